@@ -1,0 +1,36 @@
+// Which of the kernels compiled per capability are called. One paragraph an op.
+#include "capability.h"
+#include "fft_conv.h"
+
+namespace equiconv::cpu {
+namespace {
+
+template <class Kernels>
+const Kernels& choose(const Kernels& baseline, const Kernels& avx2, const Kernels& avx512) {
+  switch (cpu_capability()) {
+    case Capability::avx512: return avx512;
+    case Capability::avx2: return avx2;
+    default: return baseline;
+  }
+}
+
+}  // namespace
+
+namespace baseline {
+extern const FftConvKernels fft_conv;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+extern const FftConvKernels fft_conv;
+}
+namespace avx512 {
+extern const FftConvKernels fft_conv;
+}
+#else
+namespace avx2 = baseline;
+namespace avx512 = baseline;
+#endif
+
+const FftConvKernels& fft_conv() { return choose(baseline::fft_conv, avx2::fft_conv, avx512::fft_conv); }
+
+}  // namespace equiconv::cpu

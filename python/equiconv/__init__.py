@@ -1,0 +1,48 @@
+"""Convolutions whose filters are made on the fly, fused."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch  # first: its libraries must be in the process before ours
+
+if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 11):
+    raise ImportError(f"equiconv: torch must be 2.11 or newer, but is {torch.__version__}")
+try:
+    from . import _C
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "equiconv: its compiled libraries are missing for this Python; install it with pip "
+        "(importing it from its source folder is not enough)"
+    ) from error
+
+
+def _load() -> bool:
+    """Load the libraries, which register the ops; tell whether the CUDA one is among them."""
+    folder = Path(_C.__file__).parent
+    torch.ops.load_library(str(folder / "_equiconv_cpu.so"))
+    wanted = torch.version.cuda is not None or os.environ.get("EQUICONV_LOAD_CUDA") == "1"
+    cuda = folder / "_equiconv_cuda.so"
+    if not (wanted and _C.build_info["nvcc"] and cuda.exists()):
+        return False
+    torch.ops.load_library(str(cuda))
+    return True
+
+
+_cuda_loaded = _load()
+__version__: str = _C.build_info["version"]
+
+
+def build_info() -> dict[str, Any]:
+    """How this equiconv was built and what it uses here.
+
+    `nvcc` is None in a build without CUDA kernels; `cuda_loaded` tells whether they are in use: they are
+    where torch has CUDA (or where EQUICONV_LOAD_CUDA=1, for inspection).
+    """
+    return {**_C.build_info, "torch": torch.__version__, "cuda_loaded": _cuda_loaded}
+
+
+from .ops.fft_conv import fft_conv  # noqa: E402  the ops wrap what the libraries registered
+from .ops.spectral_conv import spectral_conv  # noqa: E402
+
+__all__ = ["__version__", "build_info", "fft_conv", "spectral_conv"]
