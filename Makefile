@@ -1,0 +1,74 @@
+# make demo, make test: from a fresh clone with python3 and a C++ compiler, everything else goes into .venv.
+# Variables: CUDA=AUTO|ON|OFF, ARCHS="80-real;...", WERROR=ON|OFF, PYTEST_ARGS="tests/test_build.py -k torch".
+CUDA ?= AUTO
+ARCHS ?= 80-real;90a-real;90-virtual
+WERROR ?= OFF
+PYTEST_ARGS ?= -n 2
+
+torch := 2.13.0
+python := .venv/bin/python
+pip := $(python) -m pip --disable-pip-version-check
+sources := CMakeLists.txt pyproject.toml $(shell find csrc python bench build_support -type f \
+             -not -path '*/__pycache__/*' -not -path 'bench/results/*')
+cpp_sources = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
+
+.PHONY: demo test bench build lint format clean
+.DELETE_ON_ERROR:
+
+demo: build
+	$(python) -m equiconv demo
+
+test: build
+	$(python) -m pytest $(PYTEST_ARGS)
+
+bench: build
+	$(python) -m equiconv bench
+
+build: .venv/built
+
+lint: build .venv/linters
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy -p equiconv
+	cd build_support && ../$(python) -m mypy backend.py find_torch.py
+	.venv/bin/clang-format --dry-run -Werror $(cpp_sources)
+
+format: .venv/linters
+	$(python) -m ruff check --fix
+	$(python) -m ruff format
+	.venv/bin/clang-format -i $(cpp_sources)
+
+clean:
+	rm -rf .venv build
+
+# Built in place of being isolated: only what changed is compiled again.
+.venv/built: .venv/torch $(sources) .venv/settings
+	$(pip) install -q --no-build-isolation -C build-dir=build/make -C cmake.define.EQUICONV_CUDA=$(CUDA) \
+	  -C "cmake.define.EQUICONV_CUDA_ARCHS=$(ARCHS)" -C cmake.define.EQUICONV_WERROR=$(WERROR) '.[bench,test]'
+	@touch $@
+
+# Changes when a variable above does.
+.venv/settings: .venv/torch FORCE
+	@echo '$(CUDA) $(ARCHS) $(WERROR)' | cmp -s - $@ || echo '$(CUDA) $(ARCHS) $(WERROR)' > $@
+FORCE:
+
+.venv/linters: pyproject.toml .venv/torch
+	$(pip) install -q $$($(python) -c "import tomllib; \
+	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['lint'])")
+	@touch $@
+
+# Without a GPU the CPU build of torch, which is gigabytes smaller: from wherever pip is set up to look, else
+# from PyTorch's own index, else whatever build there is.
+.venv/torch:
+	python3 -m venv .venv
+	$(pip) install -q --upgrade pip
+ifeq ($(shell command -v nvidia-smi),)
+	$(pip) install -q torch==$(torch)+cpu \
+	  || $(pip) install -q --retries 1 --timeout 10 torch==$(torch)+cpu \
+	       --index-url https://download.pytorch.org/whl/cpu \
+	  || $(pip) install -q torch==$(torch)
+else
+	$(pip) install -q torch==$(torch)
+endif
+	$(pip) install -q "scikit-build-core>=1.1" "pybind11>=3.0" cmake ninja
+	@touch $@

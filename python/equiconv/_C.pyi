@@ -1,0 +1,3 @@
+from typing import Any
+
+build_info: dict[str, Any]
