@@ -1,0 +1,480 @@
+// fft_conv on the CPU: y = post_gate * (filter (*) u + skip * u), u = pre_gate * x, and its gradients.
+//
+// Work goes in items: a group of neighbouring channels of one batch entry (one channel where positions are
+// contiguous, a tile's width of them where channels are), or, with a filter shared by the batch, such a group
+// over a run of batch entries. An item's rows are loaded and gated into cache, transformed one at a time
+// (ring.h), and gated and stored; no intermediate ever goes to memory. Backward recomputes the spectra of u and
+// filter instead of saving them: three transforms down and up to three back.
+//
+// Bound by arithmetic up to N = 64k or so (about 3.5 vector instructions a point, level and transform), by
+// the traffic with the outer caches beyond.
+#include "fft_conv.h"
+
+#include <algorithm>
+
+#include "direct.h"
+#include "ring_passes.h"
+#include "rows.h"
+
+namespace {
+
+using namespace equiconv;
+
+// Hands out 64-byte aligned pieces of a buffer; from a null buffer it only measures.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+  template <class T>
+  T* take(std::int64_t count) {
+    const std::int64_t at = used_;
+    used_ += (count * std::int64_t(sizeof(T)) + 63) / 64 * 64;
+    return reinterpret_cast<T*>(base_ + at);
+  }
+  std::int64_t used() const { return used_; }
+
+ private:
+  char* base_;
+  std::int64_t used_ = 0;
+};
+
+// What forward and backward share: how rows are transformed, and how filters lie in the ring.
+template <class T>
+struct Convolution {
+  static constexpr std::int64_t kDirectLength = 128, kDirectTaps = 32;  // measured: bench/results/README.md
+  static constexpr std::int64_t kReuse = 1 << 18;                       // points of spectra worth keeping
+
+  FftConv size;
+  bool direct, two_sided;  // two_sided: the filter has taps at negative lags, its polynomial is complex
+  std::int64_t centre;     // the tap at lag 0
+  const Plan<T>* plan;
+  std::int64_t points, pitch;  // of a row, and between rows of a tile (not a power of two apart)
+  std::int64_t before, padded; // direct: what is kept free before a padded signal, and its whole length
+
+  explicit Convolution(const FftConv& n) : size(n) {
+    direct = n.length <= kDirectLength || n.taps <= kDirectTaps;
+    two_sided = n.mode != Mode::causal;
+    centre = n.mode == Mode::bidirectional ? (n.taps - 1) / 2 : 0;
+    points = direct ? n.length : plan_size<T>(n.length);
+    plan = direct ? nullptr : &plan_of<T>(points);
+    pitch = (points + 2 * kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+    before = n.taps;
+    padded = direct ? n.length + 2 * n.taps + 8 * kLanes<T> : 0;
+  }
+  std::int64_t filter_row() const { return direct ? size.taps : pitch; }
+  std::int64_t vectors() const { return direct ? 0 : points / kLanes<T>; }
+
+  // One filter as the row(s) that read_row or slide take.
+  struct Filter {
+    const T *re, *im;
+  };
+  Filter load_filter(const Input& filter, std::int64_t batch, std::int64_t channel, T* re, T* im) const {
+    const Part all{batch, channel, 1, 0, size.taps};
+    if (!direct && !two_sided && size.taps == points && filter.position == 1 && filter.dtype == dtype())
+      return {pointer<const T>(filter, batch, channel, 0), nullptr};
+    if (direct) {
+      load_rows<T>(filter, {}, all, re, 0);
+      return {re, nullptr};
+    }
+    load_rows<T>(filter, {}, {batch, channel, 1, centre, size.taps}, re, 0);
+    std::fill(re + size.taps - centre, re + points, T(0));
+    if (!two_sided) return {re, nullptr};
+    std::fill(im, im + points, T(0));
+    if (size.mode == Mode::bidirectional) {
+      load_rows<T>(filter, {}, {batch, channel, 1, 0, centre}, im + points - centre, 0);
+      for (std::int64_t t = points - centre; t < points; ++t) im[t] = -im[t];
+    } else {
+      for (std::int64_t j = 1; j < size.taps; ++j) im[points - size.length + j] = -re[j];
+    }
+    return {re, im};
+  }
+  // The gradient of the filter's polynomial, to that of its taps, in place.
+  void gather_taps(T* re, const T* im) const {
+    if (size.mode == Mode::bidirectional) {
+      std::copy_backward(re, re + size.taps - centre, re + size.taps);
+      for (std::int64_t j = 0; j < centre; ++j) re[j] = -im[points - centre + j];
+    } else if (size.mode == Mode::circular) {
+      for (std::int64_t j = 1; j < size.taps; ++j) re[j] -= im[points - size.length + j];
+    }
+  }
+  // A row with what lies beyond its ends, for slide: zeros, or its own period.
+  const T* pad(const T* row, T* out) const {
+    const std::int64_t n = size.length;
+    T* at = out + before;
+    std::copy(row, row + n, at);
+    if (size.mode == Mode::circular) {
+      for (std::int64_t t = -before; t < 0; ++t) at[t] = row[n + t < 0 ? t % n + (t % n ? n : 0) : n + t];
+      for (std::int64_t t = n; t < padded - before; ++t) at[t] = at[t - n];
+    } else {
+      std::fill(out, at, T(0));
+      std::fill(at + n, out + padded, T(0));
+    }
+    return at;
+  }
+  static constexpr DType dtype() { return sizeof(T) == 8 ? DType::float64 : DType::float32; }
+};
+
+// How items are spread: over threads if there are enough of them, else one by one, each by all threads.
+struct Spread {
+  Team outer, inner;
+  std::int64_t slots, rows;  // items in flight, and rows in flight within an item
+
+  Spread(std::int64_t items, std::int64_t group, int threads, cpu::Parallel parallel) {
+    if (items >= threads) outer = {parallel, threads};
+    else inner = {parallel, threads};
+    slots = outer.threads, rows = group >= inner.threads ? inner.threads : 1;
+  }
+  // f(row, slot of the row, team for the row) for every row of an item
+  template <class F>
+  void each_row(std::int64_t count, F f) const {
+    if (rows == 1) {
+      for (std::int64_t c = 0; c < count; ++c) f(c, 0, inner);
+    } else {
+      inner(rows, [&](std::int64_t i) {
+        for (std::int64_t c = count * i / rows; c < count * (i + 1) / rows; ++c) f(c, i, Team{});
+      });
+    }
+  }
+};
+
+// A group of channels over a run of batch entries.
+struct Item {
+  std::int64_t batch, batch_end, channel, channels;
+};
+struct Items {
+  std::int64_t batch, channels, group, runs;  // runs: into how many pieces the batch is cut
+  std::int64_t groups() const { return (channels + group - 1) / group; }
+  std::int64_t count() const { return groups() * runs; }
+  Item operator[](std::int64_t i) const {
+    const std::int64_t run = i / groups(), channel = i % groups() * group;
+    return {batch * run / runs, batch * (run + 1) / runs, channel, std::min(group, channels - channel)};
+  }
+};
+
+// ---- forward ------------------------------------------------------------------------------------------------
+template <class T>
+class Forward {
+ public:
+  Forward(const FftConv& size, const FftConvForward& a, int threads, cpu::Parallel parallel)
+      : conv_(size), a_(a), items_(divide(size, a, threads)), spread_(items_.count(), items_.group, threads, parallel) {
+    reuse_ = !conv_.direct && size.shared && items_.group * conv_.points <= Convolution<T>::kReuse;
+  }
+
+  std::int64_t scratch() const {
+    Arena arena(nullptr);
+    for (std::int64_t i = 0; i < spread_.slots; ++i) Slot(*this, arena);
+    return arena.used();
+  }
+
+  void run(void* scratch) const {
+    Arena arena(scratch);
+    std::vector<Slot> slots;
+    for (std::int64_t i = 0; i < spread_.slots; ++i) slots.emplace_back(*this, arena);
+    spread_.outer(spread_.slots, [&](std::int64_t i) {
+      for (std::int64_t n = items_.count() * i / spread_.slots; n < items_.count() * (i + 1) / spread_.slots; ++n)
+        item(items_[n], slots[std::size_t(i)]);
+    });
+  }
+
+ private:
+  struct Slot {
+    T* u;                   // an item's rows
+    Complex<T>* spectra;    // of filters that are reused
+    struct Row { T *re, *im, *padded; Complex<T>*u, *k; };
+    std::vector<Row> rows;
+
+    Slot(const Forward& f, Arena& arena) {
+      const auto& c = f.conv_;
+      u = arena.take<T>(f.items_.group * c.pitch);
+      spectra = arena.take<Complex<T>>(f.reuse_ ? f.items_.group * c.vectors() : 0);
+      for (std::int64_t i = 0; i < f.spread_.rows; ++i)
+        rows.push_back({arena.take<T>(c.filter_row()), arena.take<T>(c.two_sided ? c.filter_row() : 0), arena.take<T>(c.padded),
+                        arena.take<Complex<T>>(c.vectors()), arena.take<Complex<T>>(f.reuse_ ? 0 : c.vectors())});
+    }
+  };
+
+  static Items divide(const FftConv& size, const FftConvForward& a, int threads) {
+    Items items{size.batch, size.channels, std::min(std::max(group_of<T>(a.x), group_of<T>(a.y)), std::max<std::int64_t>(size.channels, 1)), size.batch};
+    if (size.shared) items.runs = std::min(size.batch, (4 * threads + items.groups() - 1) / items.groups());
+    return items;
+  }
+
+  void spectrum(std::int64_t batch, std::int64_t channel, const typename Slot::Row& row, Complex<T>* out, const Team& team) const {
+    const auto f = conv_.load_filter(a_.filter, batch, channel, row.re, row.im);
+    read_row(*conv_.plan, f.re, f.im, out, team);
+  }
+
+  void item(const Item& item, Slot& slot) const {
+    const auto& n = conv_.size;
+    if (reuse_)
+      spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
+        Complex<T>* k = slot.spectra + c * conv_.vectors();
+        spectrum(0, item.channel + c, slot.rows[std::size_t(r)], k, team);
+        Spectra<T> x;
+        x.split = {k};
+        multiply_row(*conv_.plan, x, team);
+      });
+    for (std::int64_t batch = item.batch; batch < item.batch_end; ++batch) {
+      spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
+        load_rows<T>(a_.x, a_.pre_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin, conv_.pitch);
+      });
+      spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
+        row(batch, item.channel + c, slot.u + c * conv_.pitch, slot.rows[std::size_t(r)],
+            reuse_ ? slot.spectra + c * conv_.vectors() : nullptr, team);
+      });
+      spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
+        store_rows<T>(a_.y, a_.post_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin, conv_.pitch);
+      });
+    }
+  }
+
+  // u <- filter (*) u + skip * u
+  void row(std::int64_t batch, std::int64_t channel, T* u, const typename Slot::Row& s, Complex<T>* ready, const Team& team) const {
+    const auto& n = conv_.size;
+    const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
+    if (conv_.direct) {
+      const auto f = conv_.load_filter(a_.filter, batch, channel, s.re, s.im);
+      const T* padded = conv_.pad(u, s.padded);
+      slide<T, -1>(f.re, n.taps, padded + conv_.centre, u, n.length);
+      if (a_.skip)
+        for (std::int64_t t = 0; t < n.length; ++t) u[t] += skip * padded[t];
+      return;
+    }
+    std::fill(u + n.length, u + conv_.points, T(0));
+    Spectra<T> x;
+    x.u = s.u, x.k = ready ? ready : s.k, x.convolve = true, x.merge = {x.u};
+    read_row<T>(*conv_.plan, u, nullptr, x.u, team);
+    if (ready) {
+      x.split = {x.u};
+    } else {
+      spectrum(batch, channel, s, x.k, team);
+      x.split = {x.u, x.k};
+    }
+    multiply_row(*conv_.plan, x, team);
+    write_row<T>(*conv_.plan, x.u, u, nullptr, a_.skip ? u : nullptr, skip, team);
+  }
+
+  Convolution<T> conv_;
+  FftConvForward a_;
+  Items items_;
+  Spread spread_;
+  bool reuse_;
+};
+
+// ---- backward -----------------------------------------------------------------------------------------------
+template <class T>
+class Backward {
+ public:
+  Backward(const FftConv& size, const FftConvBackward& a, int threads, cpu::Parallel parallel)
+      : conv_(size), a_(a), signal_(a.grad_x || a.grad_pre_gate), items_(divide(size, a)), parallel_{parallel, threads},
+        spread_(items_.count(), items_.group, threads, parallel) {}
+
+  std::int64_t scratch() const {
+    Arena arena(nullptr);
+    Shared(*this, arena);
+    for (std::int64_t i = 0; i < spread_.slots; ++i) Slot(*this, arena);
+    return arena.used();
+  }
+
+  void run(void* scratch) const {
+    Arena arena(scratch);
+    const Shared shared(*this, arena);
+    std::vector<Slot> slots;
+    for (std::int64_t i = 0; i < spread_.slots; ++i) slots.emplace_back(*this, arena);
+    spread_.outer(spread_.slots, [&](std::int64_t i) {
+      for (std::int64_t n = items_.count() * i / spread_.slots; n < items_.count() * (i + 1) / spread_.slots; ++n)
+        item(items_[n], n / items_.groups(), slots[std::size_t(i)], shared);
+    });
+    finish(shared);
+  }
+
+ private:
+  // Sums over the batch are taken in an order that depends on the sizes alone: same bits for any number of threads.
+  static constexpr std::int64_t kRuns = 64;
+
+  struct Shared {
+    T* filter;  // (runs, channels, taps): gradient of a shared filter, by run of the batch
+    T* skip;    // (batch, channels)
+    Shared(const Backward& b, Arena& arena) {
+      const auto& n = b.conv_.size;
+      filter = arena.take<T>(n.shared && b.a_.grad_filter ? b.items_.runs * n.channels * n.taps : 0);
+      skip = arena.take<T>(b.a_.grad_skip ? n.batch * n.channels : 0);
+    }
+  };
+  struct Slot {
+    T *u, *g;           // an item's rows
+    Complex<T>* sums;   // spectra of a shared filter's gradients
+    struct Row { T *re, *im, *padded; Complex<T>*u, *k, *g; };
+    std::vector<Row> rows;
+
+    Slot(const Backward& b, Arena& arena) {
+      const auto& c = b.conv_;
+      u = arena.take<T>(b.items_.group * c.pitch), g = arena.take<T>(b.items_.group * c.pitch);
+      sums = arena.take<Complex<T>>(c.size.shared && b.a_.grad_filter ? b.items_.group * c.vectors() : 0);
+      const std::int64_t row = c.direct ? c.size.taps + c.size.length : c.pitch;
+      for (std::int64_t i = 0; i < b.spread_.rows; ++i)
+        rows.push_back({arena.take<T>(row), arena.take<T>(row), arena.take<T>(c.padded), arena.take<Complex<T>>(c.vectors()),
+                        arena.take<Complex<T>>(c.vectors()), arena.take<Complex<T>>(c.vectors())});
+    }
+  };
+
+  static Items divide(const FftConv& size, const FftConvBackward& a) {
+    Items items{size.batch, size.channels, std::min(std::max(group_of<T>(a.x), group_of<T>(a.grad_out)), std::max<std::int64_t>(size.channels, 1)), size.batch};
+    if (size.shared) items.runs = std::max<std::int64_t>(1, std::min(size.batch, (kRuns + items.groups() - 1) / items.groups()));
+    return items;
+  }
+
+  void item(const Item& item, std::int64_t run, Slot& slot, const Shared& shared) const {
+    const auto& n = conv_.size;
+    const bool summed = n.shared && a_.grad_filter;
+    if (summed && !conv_.direct) std::fill_n(slot.sums, item.channels * conv_.vectors(), Complex<T>{});
+    if (summed && conv_.direct)
+      for (std::int64_t c = 0; c < item.channels; ++c) std::fill_n(partial(shared, run, item.channel + c), n.taps, T(0));
+    for (std::int64_t batch = item.batch; batch < item.batch_end; ++batch) {
+      const auto part = [&](std::int64_t begin, std::int64_t end) { return Part{batch, item.channel, item.channels, begin, end}; };
+      spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
+        load_rows<T>(a_.x, a_.pre_gate, part(begin, end), slot.u + begin, conv_.pitch);
+        load_rows<T>(a_.grad_out, a_.post_gate, part(begin, end), slot.g + begin, conv_.pitch);
+      });
+      spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
+        T *u = slot.u + c * conv_.pitch, *g = slot.g + c * conv_.pitch;
+        if (a_.grad_skip) shared.skip[batch * n.channels + item.channel + c] = dot(g, u, n.length);
+        if (conv_.direct) direct_row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)], summed ? partial(shared, run, item.channel + c) : nullptr);
+        else row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)], summed ? slot.sums + c * conv_.vectors() : nullptr, team);
+      });
+      spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
+        if (a_.grad_post_gate) store_rows<T>(a_.grad_post_gate, a_.grad_out, part(begin, end), slot.u + begin, conv_.pitch);
+        if (a_.grad_x) store_rows<T>(a_.grad_x, a_.pre_gate, part(begin, end), slot.g + begin, conv_.pitch);
+        if (a_.grad_pre_gate) store_rows<T>(a_.grad_pre_gate, a_.x, part(begin, end), slot.g + begin, conv_.pitch);
+      });
+    }
+    if (summed && !conv_.direct)
+      spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
+        const auto& s = slot.rows[std::size_t(r)];
+        Spectra<T> x;
+        x.merge = {slot.sums + c * conv_.vectors()};
+        multiply_row(*conv_.plan, x, team);
+        write_row<T>(*conv_.plan, x.merge[0], s.re, conv_.two_sided ? s.im : nullptr, nullptr, T(0), team);
+        conv_.gather_taps(s.re, s.im);
+        std::copy(s.re, s.re + n.taps, partial(shared, run, item.channel + c));
+      });
+  }
+
+  T* partial(const Shared& shared, std::int64_t run, std::int64_t channel) const {
+    return shared.filter + (run * conv_.size.channels + channel) * conv_.size.taps;
+  }
+
+  // u <- filter (*) u + skip * u;  g <- adjoint(filter) g + skip * g;  the filter's gradient is stored, or added to `sum`
+  void row(std::int64_t batch, std::int64_t channel, T* u, T* g, const typename Slot::Row& s, Complex<T>* sum, const Team& team) const {
+    const auto& n = conv_.size;
+    const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
+    Spectra<T> x;
+    x.u = s.u, x.k = s.k, x.g = s.g, x.sum = sum;
+    x.convolve = bool(a_.grad_post_gate), x.grad_filter = bool(a_.grad_filter), x.grad_signal = signal_;
+    int split = 0, merge = 0;
+    if (x.convolve || x.grad_filter) {
+      std::fill(u + n.length, u + conv_.points, T(0));
+      read_row<T>(*conv_.plan, u, nullptr, x.u, team);
+      x.split[std::size_t(split++)] = x.u;
+    }
+    if (x.convolve || x.grad_signal) {
+      const auto f = conv_.load_filter(a_.filter, batch, channel, s.re, s.im);
+      read_row(*conv_.plan, f.re, f.im, x.k, team);
+      x.split[std::size_t(split++)] = x.k;
+    }
+    if (x.grad_filter || x.grad_signal) {
+      std::fill(g + n.length, g + conv_.points, T(0));
+      read_row<T>(*conv_.plan, g, nullptr, x.g, team);
+      x.split[std::size_t(split++)] = x.g;
+    }
+    if (!split) return;
+    if (x.convolve) x.merge[std::size_t(merge++)] = x.u;
+    if (x.grad_filter && !sum) x.merge[std::size_t(merge++)] = x.k;
+    if (x.grad_signal) x.merge[std::size_t(merge++)] = x.g;
+    multiply_row(*conv_.plan, x, team);
+    if (x.convolve) write_row<T>(*conv_.plan, x.u, u, nullptr, a_.skip ? u : nullptr, skip, team);
+    if (x.grad_signal) write_row<T>(*conv_.plan, x.g, g, nullptr, a_.skip ? g : nullptr, skip, team);
+    if (x.grad_filter && !sum) {
+      write_row<T>(*conv_.plan, x.k, s.re, conv_.two_sided ? s.im : nullptr, nullptr, T(0), team);
+      conv_.gather_taps(s.re, s.im);
+      store_rows<T>(a_.grad_filter, {}, {batch, channel, 1, 0, n.taps}, s.re, 0);
+    }
+  }
+
+  void direct_row(std::int64_t batch, std::int64_t channel, T* u, T* g, const typename Slot::Row& s, T* sum) const {
+    const auto& n = conv_.size;
+    const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
+    const auto f = conv_.load_filter(a_.filter, batch, channel, s.re, s.im);
+    const T* padded = conv_.pad(u, s.padded);
+    if (a_.grad_filter) {  // the taps in reverse order, then turned round
+      slide<T, 1>(g, n.length, padded + conv_.centre - (n.taps - 1), s.im, n.taps);
+      std::reverse(s.im, s.im + n.taps);
+      if (sum)
+        for (std::int64_t j = 0; j < n.taps; ++j) sum[j] += s.im[j];
+      else store_rows<T>(a_.grad_filter, {}, {batch, channel, 1, 0, n.taps}, s.im, 0);
+    }
+    if (a_.grad_post_gate) {
+      slide<T, -1>(f.re, n.taps, padded + conv_.centre, u, n.length);
+      if (a_.skip)
+        for (std::int64_t t = 0; t < n.length; ++t) u[t] += skip * padded[t];
+    }
+    if (signal_) {
+      padded = conv_.pad(g, s.padded);
+      slide<T, 1>(f.re, n.taps, padded - conv_.centre, g, n.length);
+      if (a_.skip)
+        for (std::int64_t t = 0; t < n.length; ++t) g[t] += skip * padded[t];
+    }
+  }
+
+  // Sums over the batch that items left in pieces.
+  void finish(const Shared& shared) const {
+    const auto& n = conv_.size;
+    if (n.shared && a_.grad_filter)
+      parallel_(n.channels, [&](std::int64_t channel) {
+        T* total = partial(shared, 0, channel);
+        for (std::int64_t run = 1; run < items_.runs; ++run) {
+          const T* more = partial(shared, run, channel);
+          for (std::int64_t j = 0; j < n.taps; ++j) total[j] += more[j];
+        }
+        store_rows<T>(a_.grad_filter, {}, {0, channel, 1, 0, n.taps}, total, 0);
+      });
+    if (a_.grad_skip)
+      for (std::int64_t channel = 0; channel < n.channels; ++channel) {
+        T total = 0;
+        for (std::int64_t batch = 0; batch < n.batch; ++batch) total += shared.skip[batch * n.channels + channel];
+        store_value<T>(a_.grad_skip, channel, total);
+      }
+  }
+
+  Convolution<T> conv_;
+  FftConvBackward a_;
+  bool signal_;
+  Items items_;
+  Team parallel_;
+  Spread spread_;
+};
+
+// ---- the table ----------------------------------------------------------------------------------------------
+template <class F>
+auto with_arithmetic(DType dtype, F f) {
+  return dtype == DType::float64 ? f(double()) : f(float());
+}
+
+std::int64_t forward_scratch(const FftConv& size, const FftConvForward& a, int threads) {
+  return with_arithmetic(a.x.dtype, [&](auto t) { return Forward<decltype(t)>(size, a, threads, nullptr).scratch(); });
+}
+std::int64_t backward_scratch(const FftConv& size, const FftConvBackward& a, int threads) {
+  return with_arithmetic(a.x.dtype, [&](auto t) { return Backward<decltype(t)>(size, a, threads, nullptr).scratch(); });
+}
+void forward(const FftConv& size, const FftConvForward& a, void* scratch, int threads, cpu::Parallel parallel) {
+  with_arithmetic(a.x.dtype, [&](auto t) { Forward<decltype(t)>(size, a, threads, parallel).run(scratch); });
+}
+void backward(const FftConv& size, const FftConvBackward& a, void* scratch, int threads, cpu::Parallel parallel) {
+  with_arithmetic(a.x.dtype, [&](auto t) { Backward<decltype(t)>(size, a, threads, parallel).run(scratch); });
+}
+
+}  // namespace
+
+namespace equiconv::cpu::EQUICONV_CAPABILITY {
+extern const FftConvKernels fft_conv;
+const FftConvKernels fft_conv = {forward_scratch, backward_scratch, forward, backward};
+}  // namespace equiconv::cpu::EQUICONV_CAPABILITY

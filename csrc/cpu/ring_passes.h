@@ -1,0 +1,279 @@
+// The passes over a row and the depth-first walk that joins them to the leaves (ring.h).
+#pragma once
+#include <algorithm>
+
+#include "fft_conv.h"
+#include "ring.h"
+
+namespace {
+
+// ---- the top pass: from the row as it is in memory to the first blocks, and back ------------------------
+// Splitting x^N - i is the only pass that sees real input, and its factors are constants of the code.
+
+// exp(2 pi i (1/4 + s) m / R), the value of x^m at the s-th root of x^R = i
+template <class T, int R>
+struct Roots {
+  Factor<T> at[R][R];
+  Roots() {
+    const std::vector<double> turns = plan_building::children({0.25}, R);
+    for (int s = 0; s < R; ++s)
+      for (int m = 0; m < R; ++m) at[s][m] = plan_building::factor<T>(turns[std::size_t(s)] * m);
+  }
+};
+template <class T, int R>
+inline const Roots<T, R> kRoots{};
+
+// By halves, for R a power of two: a block's r is its first root to the power of the half.
+template <class T, int R, bool Real, int Size = R, int First = 0>
+EQUICONV_INLINE void split_halves(Complex<T>* a) {
+  if constexpr (Size > 1) {
+    constexpr int half = Size / 2;
+    const Complex<T> r = splat(kRoots<T, R>.at[First][half]);
+#pragma GCC unroll 4
+    for (int j = 0; j < half; ++j) {
+      if constexpr (Real) {
+        const Vec<T> x = a[j].re, y = a[j + half].re;
+        a[j] = {x + r.re * y, r.im * y};
+        a[j + half] = {splat(T(2)) * x - a[j].re, -a[j].im};
+      } else {
+        split2(a[j], a[j + half], r);
+      }
+    }
+    split_halves<T, R, false, half, First>(a);
+    split_halves<T, R, false, half, First + half>(a + half);
+  } else if constexpr (Real) {
+    a[0].im = Vec<T>{};
+  }
+}
+template <class T, int R, int Size = R, int First = 0>
+EQUICONV_INLINE void merge_halves(Complex<T>* a) {
+  if constexpr (Size > 1) {
+    constexpr int half = Size / 2;
+    merge_halves<T, R, half, First>(a);
+    merge_halves<T, R, half, First + half>(a + half);
+    const Complex<T> r = splat(kRoots<T, R>.at[First][half]);
+#pragma GCC unroll 4
+    for (int j = 0; j < half; ++j) merge2(a[j], a[j + half], r);
+  }
+}
+// By definition, for R = 3 and 5.
+template <class T, int R, bool Real>
+EQUICONV_INLINE void split_odd(Complex<T>* a) {
+  Complex<T> in[R];
+#pragma GCC unroll 5
+  for (int m = 0; m < R; ++m) in[m] = a[m];
+#pragma GCC unroll 5
+  for (int s = 0; s < R; ++s) {
+    Complex<T> y = in[0];
+    if constexpr (Real) y.im = Vec<T>{};
+#pragma GCC unroll 5
+    for (int m = 1; m < R; ++m) {
+      const Complex<T> r = splat(kRoots<T, R>.at[s][m]);
+      y.re = y.re + r.re * in[m].re, y.im = y.im + r.im * in[m].re;
+      if constexpr (!Real) y.re = y.re - r.im * in[m].im, y.im = y.im + r.re * in[m].im;
+    }
+    a[s] = y;
+  }
+}
+template <class T, int R>
+EQUICONV_INLINE void merge_odd(Complex<T>* a) {
+  Complex<T> in[R];
+#pragma GCC unroll 5
+  for (int s = 0; s < R; ++s) in[s] = a[s];
+#pragma GCC unroll 5
+  for (int m = 0; m < R; ++m) {
+    Complex<T> x{};
+#pragma GCC unroll 5
+    for (int s = 0; s < R; ++s) x = x + multiply_conj(in[s], splat(kRoots<T, R>.at[s][m]));
+    a[m] = x;
+  }
+}
+template <class T, int R, bool Real>
+EQUICONV_INLINE void split_top(Complex<T>* a) {
+  if constexpr (R % 2 && R > 1) split_odd<T, R, Real>(a);
+  else split_halves<T, R, Real>(a);
+}
+template <class T, int R>
+EQUICONV_INLINE void merge_top(Complex<T>* a) {
+  if constexpr (R % 2 && R > 1) merge_odd<T, R>(a);
+  else merge_halves<T, R>(a);
+}
+
+// Vectors [j0, j1) of every one of the R segments of a row. `im` may be null: a real row.
+template <class T, int R>
+void read_top(const T* re, const T* im, Complex<T>* out, std::int64_t vectors, std::int64_t j0, std::int64_t j1) {
+  constexpr int W = kLanes<T>;
+  const std::int64_t q = vectors / R;
+  for (std::int64_t j = j0; j < j1; ++j) {
+    Complex<T> a[R];
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) a[s].re = load(re + W * (j + s * q));
+    if (im) {
+#pragma GCC unroll 8
+      for (int s = 0; s < R; ++s) a[s].im = load(im + W * (j + s * q));
+      split_top<T, R, false>(a);
+    } else {
+      split_top<T, R, true>(a);
+    }
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) out[j + s * q] = a[s];
+  }
+}
+enum class Write { real, skip, complex };
+
+// The adjoint of all splits is N / S times their inverse.
+template <class T, int R, Write W>
+void write_top(const Complex<T>* in, T* re, T* im, const T* u, T skip, std::int64_t vectors, std::int64_t j0, std::int64_t j1) {
+  const std::int64_t q = vectors / R;
+  const Vec<T> scale = splat(T(Plan<T>::S) / T(vectors * kLanes<T>)), d = splat(skip);
+  for (std::int64_t j = j0; j < j1; ++j) {
+    Complex<T> a[R];
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) a[s] = in[j + s * q];
+    merge_top<T, R>(a);
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) {
+      const std::int64_t t = kLanes<T> * (j + s * q);
+      if constexpr (W == Write::skip) store(re + t, a[s].re * scale + d * load(u + t));
+      else store(re + t, a[s].re * scale);
+      if constexpr (W == Write::complex) store(im + t, a[s].im * scale);
+    }
+  }
+}
+
+template <class F>
+EQUICONV_INLINE void with_radix(int radix, F f) {
+  switch (radix) {
+    case 1: return f(std::integral_constant<int, 1>{});
+    case 2: return f(std::integral_constant<int, 2>{});
+    case 3: return f(std::integral_constant<int, 3>{});
+    case 4: return f(std::integral_constant<int, 4>{});
+    case 5: return f(std::integral_constant<int, 5>{});
+    default: return f(std::integral_constant<int, 8>{});
+  }
+}
+
+// ---- passes between the top and the leaves ---------------------------------------------------------------
+template <class T>
+void split_block(Complex<T>* x, std::int64_t vectors, int radix, const Factors4<T>& f) {
+  const std::int64_t q = vectors / radix;
+  const Complex<T> r1 = splat(f.r1), r2 = splat(f.r2);
+  if (radix == 4)
+    for (std::int64_t j = 0; j < q; ++j) split4(x[j], x[j + q], x[j + 2 * q], x[j + 3 * q], r1, r2);
+  else
+    for (std::int64_t j = 0; j < q; ++j) split2(x[j], x[j + q], r1);
+}
+template <class T>
+void merge_block(Complex<T>* x, std::int64_t vectors, int radix, const Factors4<T>& f) {
+  const std::int64_t q = vectors / radix;
+  const Complex<T> r1 = splat(f.r1), r2 = splat(f.r2), r3 = splat(f.r3);
+  if (radix == 4)
+    for (std::int64_t j = 0; j < q; ++j) merge4(x[j], x[j + q], x[j + 2 * q], x[j + 3 * q], r1, r2, r3);
+  else
+    for (std::int64_t j = 0; j < q; ++j) merge2(x[j], x[j + q], r1);
+}
+
+// One row's spectra and what is to become of them. `split` go down and `merge` come back (null ends a list).
+// At a leaf, results take the place of what is no longer needed:
+//   convolve      u <- u k
+//   grad_filter   k <- adjoint(u) g, or sum <- sum + adjoint(u) g where there is a sum
+//   grad_signal   g <- adjoint(k) g
+template <class T>
+struct Spectra {
+  Complex<T>*u = nullptr, *k = nullptr, *g = nullptr, *sum = nullptr;
+  bool convolve = false, grad_filter = false, grad_signal = false;
+  std::array<Complex<T>*, 4> split{}, merge{};
+};
+
+template <class T>
+__attribute__((noinline)) void multiply_leaf(const Spectra<T>& x, std::int64_t at, const typename Plan<T>::Leaf& f) {
+  constexpr int S = Plan<T>::S;
+  for (int b = 0; b < Plan<T>::kLaneRadix; ++b, at += S) {
+    const Complex<T> c = block_constant(f.c, b);
+    Complex<T> grad_filter[S], grad_signal[S];
+    if (x.grad_filter) block_adjoint(grad_filter, x.u + at, x.g + at, c);
+    if (x.grad_signal) block_adjoint(grad_signal, x.k + at, x.g + at, c);
+    if (x.convolve) block_product(x.u + at, x.u + at, x.k + at, c);
+    for (int s = 0; s < S; ++s) {
+      if (x.grad_signal) x.g[at + s] = grad_signal[s];
+      if (x.grad_filter && x.sum) x.sum[at + s] = x.sum[at + s] + grad_filter[s];
+      else if (x.grad_filter) x.k[at + s] = grad_filter[s];
+    }
+  }
+}
+
+// Down, product and up again for the block that starts at vector `at`, depth first.
+template <class T>
+void walk(const Plan<T>& plan, const Spectra<T>& x, std::size_t pass, std::int64_t block, std::int64_t at, std::int64_t vectors) {
+  if (pass == plan.passes.size()) {
+    const auto& leaf = plan.leaves[std::size_t(block)];
+    for (Complex<T>* s : x.split) {
+      if (!s) break;
+      leaf_split(s + at, leaf);
+    }
+    multiply_leaf(x, at, leaf);
+    for (Complex<T>* s : x.merge) {
+      if (!s) break;
+      leaf_merge(s + at, leaf);
+    }
+    return;
+  }
+  const int radix = plan.passes[pass].radix;
+  const Factors4<T>& f = plan.passes[pass].factors[std::size_t(block)];
+  for (Complex<T>* s : x.split) {
+    if (!s) break;
+    split_block(s + at, vectors, radix, f);
+  }
+  for (int s = 0; s < radix; ++s) walk(plan, x, pass + 1, block * radix + s, at + s * (vectors / radix), vectors / radix);
+  for (Complex<T>* s : x.merge) {
+    if (!s) break;
+    merge_block(s + at, vectors, radix, f);
+  }
+}
+
+// ---- one row ------------------------------------------------------------------------------------------------
+// The threads that share a piece of work: team(n, f) calls f(i) for i in [0, n). A team of one is a plain loop.
+struct Team {
+  equiconv::cpu::Parallel parallel = nullptr;
+  int threads = 1;
+
+  template <class F>
+  void operator()(std::int64_t n, F f) const {
+    if (threads > 1 && n > 1) parallel(n, [](void* context, std::int64_t i) { (*static_cast<F*>(context))(i); }, &f);
+    else
+      for (std::int64_t i = 0; i < n; ++i) f(i);
+  }
+  // f(begin, end) over [0, n), in pieces
+  template <class F>
+  void ranges(std::int64_t n, F f) const {
+    const std::int64_t pieces = threads > 1 ? std::min<std::int64_t>(4 * threads, n) : 1;
+    (*this)(pieces, [&](std::int64_t i) { f(n * i / pieces, n * (i + 1) / pieces); });
+  }
+};
+
+template <class T>
+void read_row(const Plan<T>& plan, const T* re, const T* im, Complex<T>* out, const Team& team) {
+  const std::int64_t vectors = plan.n / kLanes<T>;
+  with_radix(plan.top, [&](auto radix) {
+    team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) { read_top<T, radix>(re, im, out, vectors, j0, j1); });
+  });
+}
+// re <- real part (+ skip * u); im, unless null, <- imaginary part
+template <class T>
+void write_row(const Plan<T>& plan, const Complex<T>* in, T* re, T* im, const T* u, T skip, const Team& team) {
+  const std::int64_t vectors = plan.n / kLanes<T>;
+  with_radix(plan.top, [&](auto radix) {
+    team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) {
+      if (im) write_top<T, radix, Write::complex>(in, re, im, u, skip, vectors, j0, j1);
+      else if (u) write_top<T, radix, Write::skip>(in, re, im, u, skip, vectors, j0, j1);
+      else write_top<T, radix, Write::real>(in, re, im, u, skip, vectors, j0, j1);
+    });
+  });
+}
+template <class T>
+void multiply_row(const Plan<T>& plan, const Spectra<T>& x, const Team& team) {
+  const std::int64_t vectors = plan.n / kLanes<T> / plan.top;
+  team(plan.top, [&](std::int64_t s) { walk(plan, x, 0, s, s * vectors, vectors); });
+}
+
+}  // namespace

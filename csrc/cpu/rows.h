@@ -1,0 +1,208 @@
+// Between strided tensors and rows in cache: load, convert, gate; gate, convert, store.
+#pragma once
+#include <algorithm>
+
+#include "../fft_conv.h"
+#include "simd.h"
+
+namespace {
+
+using equiconv::DType;
+using equiconv::Input;
+using equiconv::Output;
+
+// Calls f with a null pointer of the storage type.
+template <class F>
+inline void with_storage(DType dtype, F f) {
+  switch (dtype) {
+    case DType::float32: return f(static_cast<float*>(nullptr));
+    case DType::float64: return f(static_cast<double*>(nullptr));
+    case DType::bfloat16: return f(static_cast<bfloat16*>(nullptr));
+    case DType::float16: return f(static_cast<float16*>(nullptr));
+  }
+}
+
+// How a group of neighbouring channels lies in memory.
+enum class Lie { rows, tiles, scattered };  // positions contiguous, channels contiguous, neither
+
+template <class Void>
+Lie lie_of(const equiconv::Array<Void>& a) {
+  return a.position == 1 ? Lie::rows : a.channel == 1 ? Lie::tiles : Lie::scattered;
+}
+template <class A, class B>
+Lie lie_of(const A& a, const B& gate) {
+  const Lie lie = lie_of(a);
+  return !gate || lie_of(gate) == lie ? lie : Lie::scattered;
+}
+
+// Channels that are worth loading together: a tile's width where channels are contiguous, else one.
+template <class T, class Void>
+std::int64_t group_of(const equiconv::Array<Void>& a) {
+  return lie_of(a) == Lie::tiles ? kLanes<T> : 1;
+}
+
+template <class Pointee, class Void>
+Pointee* pointer(const equiconv::Array<Void>& a, std::int64_t batch, std::int64_t channel, std::int64_t position) {
+  return a ? static_cast<Pointee*>(a.data) + batch * a.batch + channel * a.channel + position * a.position : nullptr;
+}
+
+// `count` elements of a vector, the rest zero.
+template <class T, class S>
+Vec<T> load_some(const S* p, int count) {
+  Vec<T> v{};
+  for (int i = 0; i < count; ++i) v[i] = widen(p[i]);
+  return v;
+}
+template <class T, class S>
+void store_some(S* p, Vec<T> v, int count) {
+  for (int i = 0; i < count; ++i) narrow(p + i, v[i]);
+}
+
+// Part of a tensor: `channels` rows from (batch, channel), positions [begin, end).
+struct Part {
+  std::int64_t batch, channel, channels, begin, end;
+};
+
+// out[c][t] = a[t] (* gate[t]) for the positions t of the part, rows `pitch` apart; out[0] is position `begin`.
+template <class T>
+void load_rows(const Input& a, const Input& gate, const Part& part, T* out, std::int64_t pitch) {
+  constexpr int W = kLanes<T>;
+  const std::int64_t n = part.end - part.begin;
+  with_storage(a.dtype, [&](auto* storage) {
+    using S = std::remove_pointer_t<decltype(storage)>;
+    if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>) {
+      const S* x = pointer<const S>(a, part.batch, part.channel, part.begin);
+      const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
+      switch (lie_of(a, gate)) {
+        case Lie::rows:
+          for (std::int64_t c = 0; c < part.channels; ++c, out += pitch, x += a.channel, p = p ? p + gate.channel : p) {
+            std::int64_t t = 0;
+            if (p) {
+              for (; t + W <= n; t += W) store(out + t, load(x + t) * load(p + t));
+              for (; t < n; ++t) out[t] = widen(x[t]) * widen(p[t]);
+            } else {
+              for (; t + W <= n; t += W) store(out + t, load(x + t));
+              for (; t < n; ++t) out[t] = widen(x[t]);
+            }
+          }
+          break;
+        case Lie::tiles:
+          for (std::int64_t c = 0; c < part.channels; c += W) {
+            const int width = int(std::min<std::int64_t>(W, part.channels - c));
+            for (std::int64_t t = 0; t < n; t += W) {
+              const int height = int(std::min<std::int64_t>(W, n - t));
+              Vec<T> tile[W] = {};
+              for (int i = 0; i < height; ++i) {
+                const S* xi = x + c + (t + i) * a.position;
+                tile[i] = width == W ? load(xi) : load_some<T>(xi, width);
+                if (p) {
+                  const S* pi = p + c + (t + i) * gate.position;
+                  tile[i] = tile[i] * (width == W ? load(pi) : load_some<T>(pi, width));
+                }
+              }
+              transpose<T>(tile);
+              for (int i = 0; i < width; ++i) {
+                if (height == W) store(out + (c + i) * pitch + t, tile[i]);
+                else store_some<T>(out + (c + i) * pitch + t, tile[i], height);
+              }
+            }
+          }
+          break;
+        case Lie::scattered:
+          for (std::int64_t c = 0; c < part.channels; ++c)
+            for (std::int64_t t = 0; t < n; ++t) {
+              const T v = widen(x[c * a.channel + t * a.position]);
+              out[c * pitch + t] = p ? v * widen(p[c * gate.channel + t * gate.position]) : v;
+            }
+          break;
+      }
+    }
+  });
+}
+
+// y[t] = rows[c][t] (* gate[t]), the mirror image of load_rows.
+template <class T>
+void store_rows(const Output& y, const Input& gate, const Part& part, const T* rows, std::int64_t pitch) {
+  constexpr int W = kLanes<T>;
+  const std::int64_t n = part.end - part.begin;
+  with_storage(y.dtype, [&](auto* storage) {
+    using S = std::remove_pointer_t<decltype(storage)>;
+    if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>) {
+      S* x = pointer<S>(y, part.batch, part.channel, part.begin);
+      const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
+      switch (lie_of(y, gate)) {
+        case Lie::rows:
+          for (std::int64_t c = 0; c < part.channels; ++c, rows += pitch, x += y.channel, p = p ? p + gate.channel : p) {
+            std::int64_t t = 0;
+            if (p) {
+              for (; t + W <= n; t += W) store(x + t, load(rows + t) * load(p + t));
+              for (; t < n; ++t) narrow(x + t, rows[t] * widen(p[t]));
+            } else {
+              for (; t + W <= n; t += W) store(x + t, load(rows + t));
+              for (; t < n; ++t) narrow(x + t, rows[t]);
+            }
+          }
+          break;
+        case Lie::tiles:
+          for (std::int64_t c = 0; c < part.channels; c += W) {
+            const int width = int(std::min<std::int64_t>(W, part.channels - c));
+            for (std::int64_t t = 0; t < n; t += W) {
+              const int height = int(std::min<std::int64_t>(W, n - t));
+              Vec<T> tile[W] = {};
+              for (int i = 0; i < width; ++i) {
+                const T* row = rows + (c + i) * pitch + t;
+                tile[i] = height == W ? load(row) : load_some<T>(row, height);
+              }
+              transpose<T>(tile);
+              for (int i = 0; i < height; ++i) {
+                S* xi = x + c + (t + i) * y.position;
+                const S* pi = p ? p + c + (t + i) * gate.position : nullptr;
+                if (width == W) store(xi, pi ? tile[i] * load(pi) : tile[i]);
+                else store_some<T>(xi, pi ? tile[i] * load_some<T>(pi, width) : tile[i], width);
+              }
+            }
+          }
+          break;
+        case Lie::scattered:
+          for (std::int64_t c = 0; c < part.channels; ++c)
+            for (std::int64_t t = 0; t < n; ++t) {
+              T v = rows[c * pitch + t];
+              if (p) v *= widen(p[c * gate.channel + t * gate.position]);
+              narrow(x + c * y.channel + t * y.position, v);
+            }
+          break;
+      }
+    }
+  });
+}
+
+// One value of a (channel) array.
+template <class T>
+T load_value(const Input& a, std::int64_t channel) {
+  T value = 0;
+  with_storage(a.dtype, [&](auto* storage) {
+    using S = std::remove_pointer_t<decltype(storage)>;
+    value = T(widen(static_cast<const S*>(a.data)[channel * a.channel]));
+  });
+  return value;
+}
+template <class T>
+void store_value(const Output& a, std::int64_t channel, T value) {
+  with_storage(a.dtype, [&](auto* storage) {
+    using S = std::remove_pointer_t<decltype(storage)>;
+    if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>) narrow(static_cast<S*>(a.data) + channel * a.channel, value);
+  });
+}
+
+template <class T>
+T dot(const T* a, const T* b, std::int64_t n) {
+  constexpr int W = kLanes<T>;
+  Vec<T> s{};
+  std::int64_t t = 0;
+  for (; t + W <= n; t += W) s += load(a + t) * load(b + t);
+  T total = sum<T>(s);
+  for (; t < n; ++t) total += a[t] * b[t];
+  return total;
+}
+
+}  // namespace

@@ -1,0 +1,150 @@
+// Vectors of the capability this file is compiled for, by GCC's vector extensions. Everything is in an
+// anonymous namespace: the same names mean other widths in another capability's object file.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T>
+constexpr int kLanes = kVectorBytes / int(sizeof(T));
+
+template <class T> struct VectorOf;
+template <> struct VectorOf<float> { typedef float type __attribute__((vector_size(kVectorBytes))); };
+template <> struct VectorOf<double> { typedef double type __attribute__((vector_size(kVectorBytes))); };
+template <class T>
+using Vec = typename VectorOf<T>::type;
+
+struct bfloat16 { std::uint16_t bits; };
+struct float16 { std::uint16_t bits; };
+
+// Storage type to arithmetic type.
+template <class S> struct Arithmetic { using type = float; };
+template <> struct Arithmetic<double> { using type = double; };
+
+template <class To, class From>
+inline To bit_copy(const From& from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_copy keeps the size");
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// ---- scalar conversions: exact in, rounded to nearest even out, NaN stays NaN ----------------------------
+inline float widen(float a) { return a; }
+inline double widen(double a) { return a; }
+inline float widen(bfloat16 a) { return bit_copy<float>(std::uint32_t(a.bits) << 16); }
+inline float widen(float16 a) {
+  const std::uint32_t w = std::uint32_t(a.bits) << 16, sign = w & 0x80000000u, magnitude = w & 0x7fffffffu;
+  // Normal numbers: move the exponent; subnormals: let a float subtraction normalise them.
+  const float normal = bit_copy<float>((magnitude >> 3) + (magnitude >= 0x7c000000u ? 0x70000000u : 0x38000000u));
+  const float subnormal = bit_copy<float>((magnitude >> 16) | 0x3f000000u) - 0.5f;
+  // bits m of a subnormal half mean m * 2^-24; 0.5 + m * 2^-24 is exact in float
+  const float value = magnitude < 0x04000000u ? subnormal : normal;
+  return bit_copy<float>(bit_copy<std::uint32_t>(value) | sign);
+}
+inline void narrow(float* to, float a) { *to = a; }
+inline void narrow(double* to, double a) { *to = a; }
+inline void narrow(bfloat16* to, float a) {
+  const std::uint32_t u = bit_copy<std::uint32_t>(a);
+  to->bits = std::uint16_t(a != a ? (u >> 16) | 0x40u : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+inline void narrow(float16* to, float a) {
+  const std::uint32_t u = bit_copy<std::uint32_t>(a), sign = (u >> 16) & 0x8000u, m = u & 0x7fffffffu;
+  std::uint32_t h;
+  if (m > 0x7f800000u) h = 0x7e00u;                        // NaN
+  else if (m >= 0x477ff000u) h = 0x7c00u;                  // rounds past the largest half
+  else if (m < 0x38800000u)                                // subnormal: round by adding 0.5
+    h = bit_copy<std::uint32_t>(bit_copy<float>(m) + 0.5f) - 0x3f000000u;
+  else h = (m + 0xfffu + ((m >> 13) & 1u) - 0x38000000u) >> 13;
+  to->bits = std::uint16_t(sign | h);
+}
+
+// ---- vector loads and stores: kLanes<arithmetic type> elements --------------------------------------------
+template <class T>
+inline Vec<T> splat(T a) {
+  return a - Vec<T>{};
+}
+inline Vec<float> load(const float* p) { Vec<float> v; std::memcpy(&v, p, sizeof v); return v; }
+inline Vec<double> load(const double* p) { Vec<double> v; std::memcpy(&v, p, sizeof v); return v; }
+inline void store(float* p, Vec<float> v) { std::memcpy(p, &v, sizeof v); }
+inline void store(double* p, Vec<double> v) { std::memcpy(p, &v, sizeof v); }
+
+typedef std::uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
+typedef std::uint32_t WordBits __attribute__((vector_size(kVectorBytes)));
+
+inline Vec<float> load(const bfloat16* p) {
+  HalfBits h;
+  std::memcpy(&h, p, sizeof h);
+  return (Vec<float>)(__builtin_convertvector(h, WordBits) << 16);
+}
+inline void store(bfloat16* p, Vec<float> v) {
+  const WordBits u = (WordBits)v, is_nan = (WordBits)(v != v);
+  const WordBits rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, quiet = (u >> 16) | 0x40u;
+  const HalfBits h = __builtin_convertvector((is_nan & quiet) | (~is_nan & rounded), HalfBits);
+  std::memcpy(p, &h, sizeof h);
+}
+#if defined(__AVX512F__)
+inline Vec<float> load(const float16* p) {
+  return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline void store(float16* p, Vec<float> v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(__F16C__)
+inline Vec<float> load(const float16* p) {
+  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline void store(float16* p, Vec<float> v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#else
+inline Vec<float> load(const float16* p) {
+  Vec<float> v;
+  for (int i = 0; i < kLanes<float>; ++i) v[i] = widen(p[i]);
+  return v;
+}
+inline void store(float16* p, Vec<float> v) {
+  for (int i = 0; i < kLanes<float>; ++i) narrow(p + i, v[i]);
+}
+#endif
+
+template <class T>
+inline T sum(Vec<T> v) {
+  T s = 0;
+  for (int i = 0; i < kLanes<T>; ++i) s += v[i];
+  return s;
+}
+
+// ---- transpose of kLanes x kLanes: exchange of off-diagonal blocks of 1, 2, 4, ... lanes ------------------
+template <class T, int D, int... I>
+__attribute__((always_inline)) inline void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, I...>) {
+  constexpr int W = kLanes<T>;
+  const Vec<T> low = __builtin_shufflevector(a, b, ((I & D) ? I - D + W : I)...);
+  const Vec<T> high = __builtin_shufflevector(a, b, ((I & D) ? I + W : I + D)...);
+  a = low, b = high;
+}
+template <class T, int D = 1>
+__attribute__((always_inline)) inline void transpose(Vec<T>* v) {
+  constexpr int W = kLanes<T>;
+  if constexpr (D < W) {
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i)
+      if (!(i & D)) exchange<T, D>(v[i], v[i + D], std::make_integer_sequence<int, W>{});
+    transpose<T, 2 * D>(v);
+  }
+}
+
+}  // namespace
