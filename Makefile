@@ -8,6 +8,9 @@ PYTEST_ARGS ?= -n 2
 torch := 2.13.0
 python := .venv/bin/python
 pip := $(python) -m pip --disable-pip-version-check
+# Without build isolation and in a folder that stays: only what changed is compiled again.
+install = $(pip) install -q --no-build-isolation -C build-dir=build/make -C cmake.define.EQUICONV_CUDA=$(CUDA) \
+            -C "cmake.define.EQUICONV_CUDA_ARCHS=$(ARCHS)" -C cmake.define.EQUICONV_WERROR=$(WERROR)
 sources := CMakeLists.txt pyproject.toml $(shell find csrc python bench build_support -type f \
              -not -path '*/__pycache__/*' -not -path 'bench/results/*')
 cpp_sources = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
@@ -41,10 +44,8 @@ format: .venv/linters
 clean:
 	rm -rf .venv build
 
-# Built in place of being isolated: only what changed is compiled again.
-.venv/built: .venv/torch $(sources) .venv/settings
-	$(pip) install -q --no-build-isolation -C build-dir=build/make -C cmake.define.EQUICONV_CUDA=$(CUDA) \
-	  -C "cmake.define.EQUICONV_CUDA_ARCHS=$(ARCHS)" -C cmake.define.EQUICONV_WERROR=$(WERROR) '.[bench,test]'
+.venv/built: .venv/torch .venv/settings $(sources)
+	$(install) '.[bench,test]'
 	@touch $@
 
 # Changes when a variable above does.
@@ -52,9 +53,8 @@ clean:
 	@echo '$(CUDA) $(ARCHS) $(WERROR)' | cmp -s - $@ || echo '$(CUDA) $(ARCHS) $(WERROR)' > $@
 FORCE:
 
-.venv/linters: pyproject.toml .venv/torch
-	$(pip) install -q $$($(python) -c "import tomllib; \
-	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['lint'])")
+.venv/linters: pyproject.toml | .venv/built
+	$(install) '.[lint]'
 	@touch $@
 
 # Without a GPU the CPU build of torch, which is gigabytes smaller: from wherever pip is set up to look, else

@@ -2,7 +2,7 @@
 # against. The real one is in the process before our libraries are (`import torch`) and matches by soname,
 # so one build serves every torch from 2.11 on, with or without CUDA.
 execute_process(
-  COMMAND "${Python_EXECUTABLE}" -E "${CMAKE_CURRENT_LIST_DIR}/find_torch.py"
+  COMMAND "${Python_EXECUTABLE}" "${CMAKE_CURRENT_LIST_DIR}/find_torch.py"
   OUTPUT_VARIABLE torch_found ERROR_VARIABLE torch_missing RESULT_VARIABLE torch_status
   OUTPUT_STRIP_TRAILING_WHITESPACE)
 if(NOT torch_status EQUAL 0)

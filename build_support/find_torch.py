@@ -1,19 +1,20 @@
 """Finds the installed torch without importing it: prints its folder and version, or one sentence and exits 1.
 
-Only the headers are wanted, so any torch from 2.11 on will do, of any Python. The hard part is build
-isolation, where the build's interpreter cannot see the packages of the environment that is installed into:
+Only the headers are wanted, so any torch from 2.11 on will do. The hard part is build isolation, where the
+build's interpreter cannot see the packages of the environment that is installed into:
 
-- pip runs the environment's own interpreter with another sys.path: its sysconfig still knows the folder.
-- other front ends make a new environment for the build: then VIRTUAL_ENV, the processes that started us
-  and the interpreter below tell where we came from.
+- pip runs the environment's own interpreter with another sys.path: sysconfig still knows the folder;
+- other front ends make a new environment for the build: the process that started us tells where from.
 
-EQUICONV_TORCH_DIR names the folder of the torch package and ends the search.
+Only that environment is searched. A torch elsewhere would compile just as well, but then the installer would
+fetch gigabytes of another one to go with it. EQUICONV_TORCH_DIR names a torch package and ends the search.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import site
 import sys
 import sysconfig
@@ -30,63 +31,76 @@ class TorchNotFoundError(Exception):
 def find_torch() -> tuple[Path, str]:
     """The folder of the torch package and its version."""
     override = os.environ.get("EQUICONV_TORCH_DIR")
-    folders = [Path(override)] if override else (folder / "torch" for folder in _package_folders())
-    too_old = None
-    for folder in folders:
-        version = _version(folder)
+    if override:
+        version = _version(Path(override))
         if version is None:
-            continue
-        if tuple(int(n) for n in re.findall(r"\d+", version)[:2]) < OLDEST:
-            too_old = too_old or f"torch in {folder} must be 2.11 or newer, but is {version}; upgrade it"
-        elif not (folder / "include/torch/csrc/stable/library.h").is_file():
-            too_old = too_old or f"torch in {folder} has no C++ headers; install torch from its wheel"
-        else:
-            return folder, version
-    if override and not too_old:
-        raise TorchNotFoundError(f"EQUICONV_TORCH_DIR is {override}, which is not the folder of a torch package")
+            raise TorchNotFoundError(f"EQUICONV_TORCH_DIR is {override}, which holds no torch package")
+        return _checked(Path(override), version)
+    target = _target()
+    for folder in [*map(Path, sys.path), *_package_folders(target)]:
+        version = _version(folder / "torch")
+        if version is not None:
+            return _checked(folder / "torch", version)
     raise TorchNotFoundError(
-        too_old
-        or f"no torch is installed in {sys.prefix}; install torch 2.11 or newer there first, then run this "
-        "again (or set EQUICONV_TORCH_DIR to the folder of an installed torch package)"
+        f"no torch is installed in {target}; install torch 2.11 or newer there first, then run this again "
+        "(or set EQUICONV_TORCH_DIR to the folder of an installed torch package)"
     )
 
 
-def _version(folder: Path) -> str | None:
+def _version(torch: Path) -> str | None:
     try:
-        text = (folder / "version.py").read_text()
+        match = re.search(r"__version__ *=.*?['\"]([^'\"]+)", (torch / "version.py").read_text())
     except OSError:
         return None
-    match = re.search(r"__version__ *=.*?['\"]([^'\"]+)", text)
     return match[1] if match else None
 
 
-def _package_folders() -> Iterator[Path]:
-    """Folders that may hold torch, nearest to the environment that is installed into first."""
-    yield from (Path(p) for p in sys.path if p)
-    yield from (Path(sysconfig.get_path(key)) for key in ("purelib", "platlib"))
-    if _sees_system_packages(Path(sys.prefix)):
-        yield from _system_folders()
-    # pip runs the interpreter of the environment that it installs into: a torch elsewhere would compile, but
-    # then pip would fetch another one to go with it.
+def _checked(torch: Path, version: str) -> tuple[Path, str]:
+    if tuple(int(n) for n in re.findall(r"\d+", version)[:2]) < OLDEST:
+        raise TorchNotFoundError(f"torch in {torch} must be 2.11 or newer, but is {version}; upgrade it first")
+    if not (torch / "include/torch/csrc/stable/library.h").is_file():
+        raise TorchNotFoundError(f"torch in {torch} has no C++ headers; install torch from a wheel")
+    return torch, version
+
+
+def _target() -> Path:
+    """The environment that is installed into."""
+    prefix = Path(sys.prefix)
     if "PIP_BUILD_TRACKER" in os.environ:
-        return
-    for prefix in _environments(os.environ, Path.cwd()):
-        yield from _folders_of(prefix)
-    for prefix in _environments_of_ancestors():
-        yield from _folders_of(prefix)
-    yield from _system_folders()
+        return prefix
+    parent = Path("/proc", str(os.getppid()))
+    try:
+        arguments = (parent / "cmdline").read_text().rstrip("\0").split("\0")
+        entries = (parent / "environ").read_text(errors="replace").split("\0")
+        folder = (parent / "cwd").readlink()
+    except OSError:
+        return prefix
+    variables = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    arguments[0] = shutil.which(arguments[0], path=variables.get("PATH")) or arguments[0]
+    for argument in arguments:  # the front end's own interpreter, or the one that it was told to install for
+        path = folder / argument.removeprefix("--python=")
+        if path.name.startswith("python") and path.parent.name == "bin":
+            return path.parent.parent
+        if (path / "pyvenv.cfg").is_file():
+            return path
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        if variables.get(name):
+            return Path(variables[name])
+    return folder / ".venv" if (folder / ".venv").is_dir() else prefix
 
 
-def _folders_of(prefix: Path) -> Iterator[Path]:
-    for pattern in ("lib*/python3*/site-packages", "lib*/python3*/dist-packages"):
-        yield from sorted(prefix.glob(pattern), reverse=True)
+def _package_folders(prefix: Path) -> Iterator[Path]:
+    if prefix == Path(sys.prefix):
+        yield from (Path(sysconfig.get_path(key)) for key in ("purelib", "platlib"))
+    yield from _folders_in(prefix)
+    if _sees_system_packages(prefix):
+        yield from _folders_in(Path(sys.base_prefix))
+        yield Path(site.getusersitepackages())
 
 
-def _system_folders() -> Iterator[Path]:
-    base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
-    yield Path(sysconfig.get_path("purelib", vars=base))
-    yield from _folders_of(Path(sys.base_prefix))
-    yield Path(site.getusersitepackages())
+def _folders_in(prefix: Path) -> Iterator[Path]:
+    for name in ("site-packages", "dist-packages"):
+        yield from sorted(prefix.glob(f"lib*/python3*/{name}"), reverse=True)
 
 
 def _sees_system_packages(prefix: Path) -> bool:
@@ -95,31 +109,6 @@ def _sees_system_packages(prefix: Path) -> bool:
     except OSError:
         return True  # not a virtual environment
     return re.search(r"(?im)^include-system-site-packages\s*=\s*true", text) is not None
-
-
-def _environments(variables: os._Environ[str] | dict[str, str], folder: Path) -> Iterator[Path]:
-    yield from (Path(variables[name]) for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if variables.get(name))
-    yield folder / ".venv"
-
-
-def _environments_of_ancestors() -> Iterator[Path]:
-    """Environments of the processes that started this one, up to the first that is not a build front end."""
-    pid = os.getppid()
-    while pid > 1:
-        process = Path("/proc", str(pid))
-        try:
-            arguments = (process / "cmdline").read_text().split("\0")
-            entries = (process / "environ").read_text(errors="replace").split("\0")
-            folder = (process / "cwd").readlink()
-            pid = int(re.findall(r"PPid:\s*(\d+)", (process / "status").read_text())[0])
-        except (OSError, IndexError):
-            return
-        if not re.match(r"python|pip|uv|cmake|ninja|make", Path(arguments[0]).name):
-            return
-        for argument in arguments:  # the interpreter itself, or the one that a front end was told to use
-            if "/" in argument and Path(argument).name.startswith("python"):
-                yield (folder / argument).parent.parent
-        yield from _environments(dict(e.split("=", 1) for e in entries if "=" in e), folder)
 
 
 if __name__ == "__main__":
