@@ -1,0 +1,162 @@
+"""The library's CUDA launchers on NumPy arrays, as run by the emulator."""
+
+from __future__ import annotations
+
+import ctypes as c
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
+MODES = {"causal": 0, "bidirectional": 1, "circular": 2}
+
+
+class Array(c.Structure):
+    """equiconv::Array of csrc/fft_conv.h."""
+
+    _fields_ = [
+        ("data", c.c_void_p),
+        ("dtype", c.c_int8),
+        ("batch", c.c_int64),
+        ("channel", c.c_int64),
+        ("position", c.c_int64),
+    ]
+
+
+class FftConv(c.Structure):
+    _fields_ = [
+        ("batch", c.c_int64),
+        ("channels", c.c_int64),
+        ("length", c.c_int64),
+        ("taps", c.c_int64),
+        ("mode", c.c_int8),
+        ("shared", c.c_bool),
+    ]
+
+
+def _arrays(*names: str) -> type[c.Structure]:
+    return type("Arrays", (c.Structure,), {"_fields_": [(name, Array) for name in names], "names": names})
+
+
+Forward = _arrays("x", "filter", "pre_gate", "post_gate", "skip", "y")
+Backward = _arrays(
+    *("grad_out", "x", "filter", "pre_gate", "post_gate", "skip"),
+    *("grad_x", "grad_filter", "grad_pre_gate", "grad_post_gate", "grad_skip"),
+)
+
+
+def to_bfloat16(a: np.ndarray) -> np.ndarray:
+    """NumPy has no bfloat16: its bits, rounded to nearest even, as uint16."""
+    bits = np.asarray(a, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat16(a: np.ndarray) -> np.ndarray:
+    return (a.astype(np.uint32) << 16).view(np.float32)
+
+
+@dataclass
+class Tensor:
+    """What a kernel is given: memory of the device, and how (batch, channel, position) index it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, int, int]
+    pointer: c.c_void_p
+    stored: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
+
+    def array(self) -> Array:
+        return Array(self.pointer, DTYPES[self.dtype], *self.strides)
+
+
+@dataclass
+class Device:
+    """One build of the kernels (see build.py)."""
+
+    path: Path
+    lib: c.CDLL = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lib = c.CDLL(str(self.path))
+        self.lib.cuda_on_cpu_report.restype = c.c_char_p
+        self.lib.fft_conv_forward_workspace.restype = c.c_int64
+        self.lib.fft_conv_backward_workspace.restype = c.c_int64
+
+    # ---- the emulator ----
+
+    def schedule(self, order: str) -> None:
+        """forward, reverse, random:SEED or warp:SEED."""
+        self.lib.cuda_on_cpu_schedule(order.encode())
+
+    def report(self) -> str:
+        """What the emulator found since the last call."""
+        text = self.lib.cuda_on_cpu_report().decode()
+        self.lib.cuda_on_cpu_clear()
+        return text
+
+    def memory_table(self) -> list[dict]:
+        """Per load or store instruction: how many wavefronts or sectors it took, and the fewest possible."""
+        self.lib.cuda_on_cpu_memory_table.restype = c.c_char_p
+        rows = []
+        for line in self.lib.cuda_on_cpu_memory_table().decode().splitlines():
+            at, memory, kind, size, _, count, _, units, _, _, ideal, *_ = line.split()
+            rows.append(
+                dict(at=at, memory=memory, kind=kind, bytes=int(size), count=int(count))
+                | dict(units=int(units), ideal=int(ideal))
+            )
+        return rows
+
+    def memory_reset(self) -> None:
+        self.lib.cuda_on_cpu_memory_reset()
+
+    # ---- memory ----
+
+    def allocate(self, size: int) -> c.c_void_p:
+        pointer = c.c_void_p()
+        assert self.lib.cudaMalloc(c.byref(pointer), c.c_size_t(size)) == 0
+        return pointer
+
+    def put(self, a: np.ndarray, dtype: str, *, axes: tuple[int, ...], order: tuple[int, ...] = ()) -> Tensor:
+        """A copy of `a`, stored in the order of axes `order`; `axes` names a's axes as 0 batch, 1 channel,
+        2 position."""
+        order = order or tuple(range(a.ndim))
+        stored = np.ascontiguousarray(a.transpose(order))
+        stored = to_bfloat16(stored) if dtype == "bfloat16" else stored.astype(dtype)
+        pointer = self.allocate(stored.nbytes)
+        self.lib.cudaMemcpy(pointer, stored.ctypes.data_as(c.c_void_p), c.c_size_t(stored.nbytes), 1)
+        return self._tensor(dtype, a.shape, axes, order, pointer)
+
+    def empty(self, shape: tuple[int, ...], dtype: str, *, axes: tuple[int, ...], order: tuple[int, ...] = ()) -> Tensor:
+        size = {"float64": 8, "float32": 4}.get(dtype, 2)
+        order = order or tuple(range(len(shape)))
+        return self._tensor(dtype, shape, axes, order, self.allocate(int(np.prod(shape)) * size))
+
+    @staticmethod
+    def _tensor(dtype: str, shape: tuple, axes: tuple, order: tuple, pointer: c.c_void_p) -> Tensor:
+        strides, stride = [0, 0, 0], 1
+        for axis in reversed(order):
+            strides[axes[axis]] = stride
+            stride *= shape[axis]
+        return Tensor(dtype, shape, tuple(strides), pointer, tuple(shape[i] for i in order), order)
+
+    def get(self, t: Tensor) -> np.ndarray:
+        a = np.empty(t.stored, np.uint16 if t.dtype == "bfloat16" else t.dtype)
+        self.lib.cudaMemcpy(a.ctypes.data_as(c.c_void_p), t.pointer, c.c_size_t(a.nbytes), 2)
+        a = from_bfloat16(a) if t.dtype == "bfloat16" else a
+        return a.transpose(np.argsort(t.axes))
+
+    def free(self, *pointers: c.c_void_p) -> None:
+        for pointer in pointers:
+            self.lib.cudaFree(pointer)
+
+    # ---- the launchers ----
+
+    def launch(self, kind: str, size: FftConv, arguments: c.Structure) -> int:
+        """fft_conv_forward or fft_conv_backward, with the workspace it asks for; returns the CUDA error."""
+        ask = getattr(self.lib, f"fft_conv_{kind}_workspace")
+        workspace = self.allocate(ask(c.byref(size), c.byref(arguments)))
+        error = getattr(self.lib, f"fft_conv_{kind}")(c.byref(size), c.byref(arguments), workspace)
+        self.free(workspace)
+        return error
