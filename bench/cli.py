@@ -1,0 +1,217 @@
+"""``python -m equiconv bench``."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import OPS, allocator, harness, promises
+from .harness import Case, Entry, Results
+
+LENGTHS = promises.LENGTHS
+
+
+class BadOptions(Exception):
+    """Options that do not go together; the message is a sentence for the user."""
+
+
+def positive(text: str) -> int:
+    """A size as people write it: 4096, 4k or 1M."""
+    units = {"k": 2**10, "m": 2**20}
+    digits, unit = (text[:-1], units[text[-1:].lower()]) if text[-1:].lower() in units else (text, 1)
+    if not digits.isdecimal() or int(digits) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive size such as 4096, 4k or 1M.")
+    return int(digits) * unit
+
+
+def list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """A list whose items are divided by commas."""
+    return lambda text: [parse(item.strip()) for item in text.split(",")]
+
+
+def one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}.")
+        return text
+
+    return parse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    def choice(flag: str, choices: Sequence[str], default: str, help: str) -> None:
+        parser.add_argument(
+            flag,
+            type=list_of(one_of(choices)),
+            default=default,
+            help=f"{help}: {', '.join(choices)} (default: {default})",
+            metavar="A,B",
+        )
+
+    parser.add_argument(
+        "--preset",
+        choices=["promises"],
+        help="what the library promises of itself; exits with 1 if a promise is not kept",
+    )
+    choice("--op", tuple(OPS), "fft_conv", "operators")
+    parser.add_argument(
+        "--lengths", type=list_of(positive), default=list(LENGTHS), metavar="1k,4k", help="values of L"
+    )
+    parser.add_argument("--batch", type=positive, help="B (default: chosen so that B·D·L is about 4M)")
+    parser.add_argument("--channels", type=positive, help="D (default: chosen like the batch)")
+    choice("--dtype", tuple(harness.DTYPES), "float32", "dtypes")
+    choice("--direction", harness.DIRECTIONS, "forward,backward", "backward means forward and backward")
+    choice("--mode", harness.MODES, "causal", "modes of fft_conv")
+    choice("--layout", harness.LAYOUTS, "bdl", "memory layouts")
+    choice("--filter", harness.FILTERS, "per-sample", "filters")
+    parser.add_argument("--gates", action=argparse.BooleanOptionalAction, default=True, help="both gates")
+    choice("--baselines", (*harness.BASELINES, "none"), "eager,handwritten", "what to compare with")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=positive, help="threads on the CPU (default: torch's)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time for each group of rows (default: 3)")
+    parser.add_argument("--check", action="store_true", help="compare with the float64 reference before")
+    parser.add_argument(
+        "--allocator",
+        choices=["keep", "default"],
+        default="keep",
+        help="keep freed pages in the process (glibc only), or leave malloc as it is",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--csv", type=Path, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png")
+
+
+def cases(options: argparse.Namespace) -> list[Case]:
+    """Every combination of the settings that were asked for."""
+    found = []
+    for op, direction, mode, layout, filter, dtype, length in itertools.product(
+        options.op,
+        options.direction,
+        options.mode,
+        options.layout,
+        options.filter,
+        options.dtype,
+        options.lengths,
+    ):
+        batch, channels = harness.sizes(length)
+        if options.batch:
+            batch, channels = options.batch, max(1, batch * channels // options.batch)
+        if op == "spectral_conv":
+            mode = "circular"
+        found.append(
+            Case(
+                op=op,
+                length=length,
+                batch=batch,
+                channels=options.channels or channels,
+                dtype=dtype,
+                direction=direction,
+                mode=mode,
+                layout=layout,
+                filter=filter,
+                gates=options.gates,
+                device=options.device,
+            )
+        )
+    return list(dict.fromkeys(found))
+
+
+def groups(options: argparse.Namespace) -> list[list[Entry]]:
+    """Cases that differ only in dtype, layout, mode or filter take turns: they are compared as well."""
+    contestants = ["equiconv", *(name for name in options.baselines if name != "none")]
+    together: dict[tuple[str, str, int], list[Entry]] = {}
+    for case in cases(options):
+        group = together.setdefault((case.op, case.direction, case.length), [])
+        group += [Entry(case, contestant) for contestant in contestants]
+    return list(together.values())
+
+
+def validate(options: argparse.Namespace) -> None:
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise BadOptions("--device cuda: torch finds no CUDA device on this machine.")
+    if "compile" in options.baselines and not harness.has_compiler():
+        raise BadOptions("--baselines compile: torch.compile needs a C++ compiler, and none was found.")
+    if options.seconds <= 0:
+        raise BadOptions("--seconds must be positive.")
+    for path in (options.json, options.csv, options.plot):
+        if path and not path.absolute().parent.is_dir():
+            raise BadOptions(f"{path} cannot be written: {path.absolute().parent} is not a folder.")
+
+
+def run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from . import report
+
+    if options.plot:
+        from .plot import plot
+
+    validate(options)
+    threads = promises.THREADS if options.preset else options.threads
+    if threads:
+        torch.set_num_threads(threads)
+    facts = {
+        **harness.machine(options.device),
+        "allocator": allocator.KEEP if allocator.is_tuned() else allocator.DEFAULT,
+    }
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
+
+    plan = promises.groups() if options.preset else groups(options)
+    errors = check(plan, console) if options.check else {}
+    wrong = [entry for entry, error in errors.items() if not error <= harness.TOLERANCE[entry.case.dtype]]
+    if wrong:
+        for entry in wrong:
+            console.print(f"{entry.contestant} is off by {errors[entry]:.1e}: {entry.case}", style="red")
+        return 1
+
+    results = measure(plan, options.seconds, console)
+    console.print(report.results_table(results, errors))
+    verdicts = [promise.verdict(results) for promise in promises.PROMISES] if options.preset else []
+    if verdicts:
+        console.print(report.verdict_table(verdicts))
+    records = report.rows(results, errors)
+    if options.json:
+        report.write_json(options.json, facts, records, verdicts)
+    if options.csv:
+        report.write_csv(options.csv, records)
+    if options.plot:
+        plot(results, options.plot)
+    return 0 if all(verdict.kept for verdict in verdicts) else 1
+
+
+def check(plan: Sequence[Sequence[Entry]], console: Any) -> dict[Entry, float]:
+    from rich.progress import track
+
+    entries = [entry for group in plan for entry in group]
+    return {
+        entry: harness.error(OPS[entry.case.op], entry)
+        for entry in track(entries, "checking", console=console, transient=True)
+    }
+
+
+def measure(plan: Sequence[Sequence[Entry]], seconds: float, console: Any) -> Results:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    results: Results = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.compile says that it does not generate complex code
+        task = progress.add_task("", total=len(plan))
+        for done, group in enumerate(plan):
+            case = group[0].case
+            progress.update(task, description=f"{case.op} {case.direction} L = {case.length}")
+            results |= harness.run_group(
+                OPS,
+                group,
+                seconds=seconds,
+                on_round=lambda part, done=done: progress.update(task, completed=done + part),  # type: ignore[misc]
+            )
+    return results
