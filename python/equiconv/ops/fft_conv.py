@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from .check import check_kind, check_signal, check_skip, check_weight_shape, check_x, require
-from .multilinear import MaybeTensor, MultilinearOp, Tensors
+from .check import MaybeTensor, check_kind, check_rows, check_signal, check_skip, check_x, require
+from .multilinear import MultilinearOp, Tensors
 
 __all__ = ["fft_conv"]
 
@@ -58,7 +56,8 @@ def fft_conv(
     Per-sample filters are those of Orchid (Karami and Ghodsi, 2024, arXiv:2402.18508); the gated long
     convolution is Hyena's (Poli et al., 2023, arXiv:2302.10866).
     """
-    return torch.ops.equiconv.fft_conv(x, filter, pre_gate, post_gate, skip, mode, layout)  # type: ignore[no-any-return]
+    y: Tensor = torch.ops.equiconv.fft_conv(x, filter, pre_gate, post_gate, skip, mode, layout)
+    return y
 
 
 # ---- the dispatcher ops: fake kernels, and what is generic over multilinear ops --------------------------
@@ -76,40 +75,58 @@ def _check(
     op = "fft_conv"
     require(
         mode in ("causal", "bidirectional", "circular"),
-        f"{op}: mode must be causal, bidirectional or circular, but is {mode}",
+        lambda: f"{op}: mode must be causal, bidirectional or circular, but is {mode}",
     )
     batch, channels, length = check_x(op, x, layout)
     require(
         filter.dim() in (2, 3),
-        f"{op}: filter must be (D, Lf) or (B, D, Lf), but has shape {tuple(filter.shape)}",
+        lambda: f"{op}: filter must be (D, Lf) or (B, D, Lf), but has shape {tuple(filter.shape)}",
     )
     check_kind(op, "filter", filter, x, weight=True)
-    check_weight_shape(op, "filter", filter, batch, channels)
+    check_rows(op, "filter", filter, batch, channels)
     taps = filter.shape[-1]
     least, most = min(length, 1), max(2 * length - 1 if mode == "bidirectional" else length, 1)
     require(
         least <= taps <= most,
-        f"{op}: filter must have {least} to {most} taps where mode is {mode} and the length of x is {length}, "
-        f"but has {taps}",
+        lambda: (
+            f"{op}: filter must have {least} to {most} taps where mode is {mode} and the length of x is "
+            f"{length}, but has {taps}"
+        ),
     )
     check_signal(op, "pre_gate", pre_gate, x)
     check_signal(op, "post_gate", post_gate, x)
     check_skip(op, skip, x, channels)
 
 
-def _fake(x: Tensor, *args: Any) -> Tensor:
-    _check(x, *args)
+def _fake(
+    x: Tensor,
+    filter: Tensor,
+    pre_gate: MaybeTensor,
+    post_gate: MaybeTensor,
+    skip: MaybeTensor,
+    mode: str,
+    layout: str,
+) -> Tensor:
+    _check(x, filter, pre_gate, post_gate, skip, mode, layout)
     return x.new_empty(x.shape)
 
 
-def _fake_backward(grad_out: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    tensors, (mode, layout), needs = args[:5], args[5:7], args[7:]
-    _check(*tensors, mode, layout)
-    x = tensors[0]
+def _fake_backward(
+    grad_out: Tensor,
+    x: Tensor,
+    filter: Tensor,
+    pre_gate: MaybeTensor,
+    post_gate: MaybeTensor,
+    skip: MaybeTensor,
+    mode: str,
+    layout: str,
+    *needs: bool,
+) -> tuple[Tensor, ...]:
+    _check(x, filter, pre_gate, post_gate, skip, mode, layout)
     check_signal("fft_conv", "grad_out", grad_out, x)
     return tuple(
-        t.new_empty(t.shape) if need and t is not None else x.new_empty(0)
-        for t, need in zip(tensors, needs)
+        argument.new_empty(argument.shape) if need and argument is not None else x.new_empty(0)
+        for argument, need in zip((x, filter, pre_gate, post_gate, skip), needs, strict=True)
     )
 
 

@@ -18,23 +18,25 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+
+from .check import MaybeTensor
 
 __all__ = ["MultilinearOp", "under_autocast"]
 
-MaybeTensor = Tensor | None
 Tensors = Sequence[MaybeTensor]
+TensorOrNone = TypeVar("TensorOrNone", Tensor, Tensor | None)
 
 # torch.autograd.Function handles the levels of torch.func's transforms itself. An autograd kernel in the
 # dispatcher, like PyTorch's own, is called once for each level, and needs only this plain base of it.
 _Function: Any = torch.autograd.function._SingleLevelFunction
 
-_library = torch.library.Library("equiconv", "FRAGMENT")
+_library = torch.library.Library("equiconv", "FRAGMENT")  # type: ignore[no-untyped-call]
 _AUTOCAST = (torch._C.DispatchKey.AutocastCPU, torch._C.DispatchKey.AutocastCUDA)
 
 
@@ -75,9 +77,10 @@ class MultilinearOp:
         ):
             torch.library.register_fake(op.name(), fake_kernel, lib=_library)
             torch.library.register_vmap(op.name(), fold, lib=_library)
-            _library.impl(op, _autograd_kernel(op, differentiate), "Autograd", with_keyset=True)
+            autograd = _autograd_kernel(op, differentiate)
+            _library.impl(op, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
         for key in _AUTOCAST:
-            _library.impl(self.forward, self._autocast_kernel(), key.name)
+            _library.impl(self.forward, self._autocast_kernel, key.name)  # type: ignore[no-untyped-call]
 
     # ---- autograd ------------------------------------------------------------------------------------
 
@@ -106,7 +109,8 @@ class MultilinearOp:
             def jvp(ctx: Any, _: None, *tangents: Any) -> Tensor:
                 with _no_autocast():
                     terms = op._exchanges(ctx.saved_tensors, tangents[:n])
-                    return _sum(op.forward(*exchanged, *ctx.rest) for _, exchanged in terms)
+                    total: Tensor = _sum(op.forward(*exchanged, *ctx.rest) for _, exchanged in terms)
+                    return total
 
         return Forward
 
@@ -119,37 +123,41 @@ class MultilinearOp:
                 ctx.set_materialize_grads(False)
                 ctx.save_for_backward(*args[: 1 + n])
                 ctx.save_for_forward(*args[: 1 + n])
-                ctx.rest, ctx.needs = args[1 + n : -n], args[-n:]
+                ctx.rest = args[1 + n : -n]
+                ctx.needs = [need and t is not None for need, t in zip(args[-n:], args[1:], strict=False)]
                 grads = below(*args)
-                ctx.mark_non_differentiable(*(g for g, need in zip(grads, ctx.needs) if not need))
+                unneeded = [grad for grad, need in zip(grads, ctx.needs, strict=True) if not need]
+                ctx.mark_non_differentiable(*unneeded)
                 return tuple(grads)
 
             @staticmethod
             def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
                 grad_out, *tensors = ctx.saved_tensors
                 need_grad_out, *needs = ctx.needs_input_grad[1 : 2 + n]
-                present = [v if need else None for v, need in zip(cotangents, ctx.needs)]
+                present = [v if need else None for v, need in zip(cotangents, ctx.needs, strict=True)]
                 terms: list[list[MaybeTensor]] = [[None] * (1 + n)]
                 with _no_autocast():
                     for group, exchanged in op._exchanges(tensors, present):
                         forward = op.forward(*exchanged, *ctx.rest) if need_grad_out else None
                         others = [need and i not in group for i, need in enumerate(needs)]
                         terms.append([forward, *op._gradients(grad_out, exchanged, ctx.rest, others)])
-                return None, *map(_sum, zip(*terms)), *(None for _ in (*ctx.rest, *ctx.needs))
+                return None, *map(_sum, zip(*terms, strict=True)), *(None for _ in (*ctx.rest, *ctx.needs))
 
             @staticmethod
-            def jvp(ctx: Any, _: None, grad_out_tangent: MaybeTensor, *tangents: Any) -> tuple[MaybeTensor, ...]:
+            def jvp(ctx: Any, _: None, v: MaybeTensor, *tangents: Any) -> tuple[MaybeTensor, ...]:
                 grad_out, *tensors = ctx.saved_tensors
                 # Autograd wants a tangent wherever there is a gradient, even where nothing contributes.
-                zeros = [torch.zeros_like(t) if need else None for t, need in zip(tensors, ctx.needs)]
+                zeros = [
+                    torch.zeros_like(t) if need else None for t, need in zip(tensors, ctx.needs, strict=True)
+                ]
                 terms: list[Tensors] = [zeros]
                 with _no_autocast():
-                    if grad_out_tangent is not None:
-                        terms.append(op._gradients(grad_out_tangent, tensors, ctx.rest, ctx.needs))
+                    if v is not None:
+                        terms.append(op._gradients(v, tensors, ctx.rest, ctx.needs))
                     for group, exchanged in op._exchanges(tensors, tangents[:n]):
                         others = [need and i not in group for i, need in enumerate(ctx.needs)]
                         terms.append(op._gradients(grad_out, exchanged, ctx.rest, others))
-                return tuple(map(_sum, zip(*terms)))
+                return tuple(map(_sum, zip(*terms, strict=True)))
 
         return Backward
 
@@ -173,32 +181,33 @@ class MultilinearOp:
     # ---- vmap ----------------------------------------------------------------------------------------
 
     def _vmap_forward(self, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
-        n, size = self.count, info.batch_size
-        axes = self.channel_axes(*args[n:])
-        tensors = (_fold(t, dim, size, axis) for t, dim, axis in zip(args[:n], in_dims, axes))
-        y = self.forward(*tensors, *args[n:])
-        return _unfold(y, size, axes[0]), 0
+        tensors, rest = args[: self.count], args[self.count :]
+        axes = self.channel_axes(*rest)
+        y = self.forward(*_fold_all(tensors, in_dims, info.batch_size, axes), *rest)
+        return _unfold(y, info.batch_size, axes[0]), 0
 
     def _vmap_backward(
         self, info: Any, in_dims: tuple[int | None, ...], *args: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-        n, size, needs = self.count, info.batch_size, args[-self.count :]
-        axes = self.channel_axes(*args[1 + n : -n])
-        tensors = (_fold(t, dim, size, axis) for t, dim, axis in zip(args[: 1 + n], in_dims, (axes[0], *axes)))
-        grads = self.backward(*tensors, *args[1 + n :])
-        present = [need and t is not None for need, t in zip(needs, args[1 : 1 + n])]
-        unfolded = (_unfold(g, size, axis) if here else g for g, here, axis in zip(grads, present, axes))
-        return tuple(unfolded), tuple(0 if here else None for here in present)
+        n = self.count
+        tensors, rest, needs = args[: 1 + n], args[1 + n : -n], args[-n:]
+        axes = self.channel_axes(*rest)
+        grads = self.backward(*_fold_all(tensors, in_dims, info.batch_size, (axes[0], *axes)), *rest, *needs)
+        dims = tuple(
+            0 if need and t is not None else None for need, t in zip(needs, tensors[1:], strict=True)
+        )
+        unfolded = (
+            grad if dim is None else _unfold(grad, info.batch_size, axis)
+            for grad, dim, axis in zip(grads, dims, axes, strict=True)
+        )
+        return tuple(unfolded), dims
 
     # ---- autocast ------------------------------------------------------------------------------------
 
-    def _autocast_kernel(self) -> Callable[..., Any]:
-        def kernel(*args: Any) -> Any:
-            tensors = [under_autocast(t, weight=i in self.weights) for i, t in enumerate(args[: self.count])]
-            with _no_autocast():
-                return self.forward(*tensors, *args[self.count :])
-
-        return kernel
+    def _autocast_kernel(self, *args: Any) -> Any:
+        tensors = [under_autocast(t, weight=i in self.weights) for i, t in enumerate(args[: self.count])]
+        with _no_autocast():
+            return self.forward(*tensors, *args[self.count :])
 
 
 def _autograd_kernel(op: Any, differentiate: Any) -> Callable[..., Any]:
@@ -232,23 +241,30 @@ def _sum(terms: Iterable[MaybeTensor]) -> Any:
 
 
 def _only(grads: tuple[Tensor, ...], needs: Sequence[bool]) -> tuple[MaybeTensor, ...]:
-    return tuple(grad if need else None for grad, need in zip(grads, needs))
+    return tuple(grad if need else None for grad, need in zip(grads, needs, strict=True))
 
 
-def _fold(tensor: MaybeTensor, dim: int | None, size: int, axis: int) -> MaybeTensor:
+def _fold_all(tensors: Tensors, dims: Sequence[int | None], size: int, axes: Sequence[int]) -> Tensors:
+    return [
+        None if tensor is None else _fold(tensor, dim, size, axis)
+        for tensor, dim, axis in zip(tensors, dims, axes, strict=False)  # dims go on beyond the tensors
+    ]
+
+
+def _fold(tensor: Tensor, dim: int | None, size: int, axis: int) -> Tensor:
     """Fold dimension `dim` of `size` entries (None: the same for all) into `axis`, counted from the end."""
-    if tensor is None:
-        return None
     batched = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
     return batched.movedim(0, axis - 1).flatten(axis - 1, axis)
 
 
 def _unfold(tensor: Tensor, size: int, axis: int) -> Tensor:
     """Undo `_fold`: the folded dimension comes first."""
-    return tensor.unflatten(axis, (size, tensor.shape[axis] // size)).movedim(axis - 1, 0)
+    shape = list(tensor.shape)
+    shape[axis:] = [size, shape[axis] // size, *shape[tensor.dim() + axis + 1 :]]
+    return tensor.reshape(shape).movedim(axis - 1, 0)
 
 
-def under_autocast(tensor: MaybeTensor, *, weight: bool = False) -> MaybeTensor:
+def under_autocast(tensor: TensorOrNone, *, weight: bool = False) -> TensorOrNone:
     """`tensor` as autocast wants it: in its dtype, but float64 as it is, and so a weight in float32."""
     if tensor is None or not torch.is_autocast_enabled(tensor.device.type):
         return tensor

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .fft_conv import check_signal, check_skip, check_weight_shape, check_x, fft_conv
+from .check import HALF, check_device, check_rows, check_signal, check_skip, check_x, one_of, require, text
+from .fft_conv import fft_conv
+from .multilinear import under_autocast
 
 __all__ = ["spectral_conv"]
 
@@ -27,7 +29,7 @@ def spectral_conv(
     Args:
         x: (B, D, L), or (B, L, D) with ``layout="bld"``. float32, float64, bfloat16 or float16; any length.
         spectrum: (D, L//2+1), shared by the batch, or (B, D, L//2+1), one for each sample, in both layouts.
-            complex64 or float32 (float64 x: complex128 or float64), or the half type of x. A real spectrum
+            Beside float64 x complex128 or float64, else complex64, float32 or a half type. A real spectrum
             is a filter symmetric about lag 0. As in ``torch.fft.irfft``, the imaginary parts at frequency 0
             and, for even L, at L/2 are not read.
         pre_gate, post_gate: shape and dtype of x. Absent: 1.
@@ -46,7 +48,13 @@ def spectral_conv(
 
     Data-dependent spectra are those of Orchid (Karami and Ghodsi, 2024, arXiv:2402.18508).
     """
-    length = _check(x, spectrum, pre_gate, post_gate, skip, layout)
+    x, pre_gate, post_gate = under_autocast(x), under_autocast(pre_gate), under_autocast(post_gate)
+    skip = under_autocast(skip, weight=True)
+    batch, channels, length = check_x(_OP, x, layout)
+    _check_spectrum(spectrum, x, batch, channels, length)
+    check_signal(_OP, "pre_gate", pre_gate, x)
+    check_signal(_OP, "post_gate", post_gate, x)
+    check_skip(_OP, skip, x, channels)
     return fft_conv(
         x,
         _filter(spectrum, length),
@@ -58,49 +66,40 @@ def spectral_conv(
     )
 
 
+_OP = "spectral_conv"
+
+
 def _filter(spectrum: Tensor, length: int) -> Tensor:
+    if spectrum.numel() == 0 or length == 0:  # torch.fft takes neither
+        return spectrum.real[..., :1].expand(*spectrum.shape[:-1], length)
     if not spectrum.is_complex():
         spectrum = spectrum.to(torch.promote_types(spectrum.dtype, torch.float32))
-    return torch.fft.irfft(spectrum, n=max(length, 1))[..., :length]
+    filter: Tensor = torch.fft.irfft(spectrum, n=length)
+    return filter
 
 
-def _check(
-    x: Tensor,
-    spectrum: Tensor,
-    pre_gate: Tensor | None,
-    post_gate: Tensor | None,
-    skip: Tensor | None,
-    layout: str,
-) -> int:
-    op = "spectral_conv"
-    batch, channels, length = check_x(op, x, layout)
-    if spectrum.dim() not in (2, 3):
-        raise ValueError(
-            f"{op}: spectrum must be (D, L//2+1) or (B, D, L//2+1), but has shape {tuple(spectrum.shape)}"
-        )
-    check_weight_shape(op, "spectrum", spectrum, batch, channels)
-    if spectrum.shape[-1] != length // 2 + 1:
-        raise ValueError(
-            f"{op}: spectrum must have L//2+1 = {length // 2 + 1} frequencies where the length of x is "
-            f"{length}, but has {spectrum.shape[-1]}"
-        )
-    _check_spectrum_kind(op, spectrum, x)
-    check_signal(op, "pre_gate", pre_gate, x)
-    check_signal(op, "post_gate", post_gate, x)
-    check_skip(op, skip, x, channels)
-    return length
-
-
-def _check_spectrum_kind(op: str, spectrum: Tensor, x: Tensor) -> None:
-    if x.dtype == torch.float64:
-        dtypes = [torch.complex128, torch.float64]
-    else:
-        dtypes = [torch.complex64, torch.float32]
-        if x.dtype != torch.float32:
-            dtypes.append(x.dtype)
-    if spectrum.dtype not in dtypes:
-        *first, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
-        have, beside = (str(dtype).removeprefix("torch.") for dtype in (spectrum.dtype, x.dtype))
-        raise ValueError(f"{op}: spectrum must be {', '.join(first)} or {last} beside {beside} x, but is {have}")
-    if spectrum.device != x.device:
-        raise ValueError(f"{op}: spectrum must be on the device of x, {x.device}, but is on {spectrum.device}")
+def _check_spectrum(spectrum: Tensor, x: Tensor, batch: int, channels: int, length: int) -> None:
+    require(
+        spectrum.dim() in (2, 3),
+        lambda: (
+            f"{_OP}: spectrum must be (D, L//2+1) or (B, D, L//2+1), but has shape {tuple(spectrum.shape)}"
+        ),
+    )
+    wide = x.dtype == torch.float64
+    allowed = (torch.complex128, torch.float64) if wide else (torch.complex64, torch.float32, *HALF)
+    require(
+        spectrum.dtype in allowed,
+        lambda: (
+            f"{_OP}: spectrum must be {one_of([text(dtype) for dtype in allowed])} "
+            f"beside {text(x.dtype)} x, but is {text(spectrum.dtype)}"
+        ),
+    )
+    check_device(_OP, "spectrum", spectrum, x)
+    check_rows(_OP, "spectrum", spectrum, batch, channels)
+    require(
+        spectrum.shape[-1] == length // 2 + 1,
+        lambda: (
+            f"{_OP}: spectrum must have {length // 2 + 1} frequencies where the length of x is {length}, "
+            f"but has {spectrum.shape[-1]}"
+        ),
+    )

@@ -23,6 +23,8 @@ def fft_conv(
     x, gates: (B, D, L), or (B, L, D) with layout "bld"; filter: (D, Lf) or (B, D, Lf); skip: (D,).
     Half types are computed in float32 and rounded once.
     """
+    if x.numel() == 0:  # torch.fft takes no empty batch
+        return x.clone()
 
     def computed(tensor: Tensor) -> Tensor:
         return tensor.to(torch.promote_types(x.dtype, torch.float32))
@@ -32,10 +34,10 @@ def fft_conv(
     length, taps = u.shape[-1], filter.shape[-1]
 
     # Circular: one period. Else: the full linear convolution, of which a window of length L is kept.
-    n = max(length if mode == "circular" else length + taps - 1, 1)
+    n = length if mode == "circular" else length + taps - 1
     start = (taps - 1) // 2 if mode == "bidirectional" else 0
     spectrum = torch.fft.rfft(u, n=n) * torch.fft.rfft(computed(filter), n=n)
-    y = torch.fft.irfft(spectrum, n=n)[..., start : start + length]
+    y: Tensor = torch.fft.irfft(spectrum, n=n)[..., start : start + length]
 
     if skip is not None:
         y = y + computed(skip)[:, None] * u

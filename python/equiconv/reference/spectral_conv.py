@@ -22,6 +22,8 @@ def spectral_conv(
     x, gates: (B, D, L), or (B, L, D) with layout "bld"; spectrum: (D, L//2+1) or (B, D, L//2+1), real or
     complex; skip: (D,). Half types are computed in float32 and rounded once.
     """
+    if x.numel() == 0:  # torch.fft takes no empty batch
+        return x.clone()
 
     def computed(tensor: Tensor) -> Tensor:
         return tensor.to(torch.promote_types(x.dtype, torch.float32))
@@ -31,7 +33,7 @@ def spectral_conv(
     length = u.shape[-1]
 
     spectrum = spectrum if spectrum.is_complex() else computed(spectrum)
-    y = torch.fft.irfft(torch.fft.rfft(u, n=max(length, 1)) * spectrum, n=max(length, 1))[..., :length]
+    y: Tensor = torch.fft.irfft(torch.fft.rfft(u) * spectrum, n=length)
 
     if skip is not None:
         y = y + computed(skip)[:, None] * u
