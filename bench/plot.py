@@ -39,7 +39,7 @@ def plot(results: Results, path: Path) -> None:
     fixed = [setting(cases[0], name) for name in SETTINGS if name not in varying]
     axes.set_title(", ".join(fixed), fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small").set_in_layout(False)
     figure.savefig(path, dpi=150)
 
 

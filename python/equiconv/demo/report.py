@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from .compare import Agreement, Run, Runs
 from .train import CONVOLUTIONS, Settings
 
-EVERY = 20  # steps between printed lines
+EVERY = 10  # steps between printed lines
 LABELS = {"torch": "plain PyTorch", "equiconv": "equiconv"}
 Row = list[str]
 
 
 def step_rows(runs: Runs) -> list[Row]:
-    """The losses of all runs side by side, at every few steps that the longest has made."""
+    """The losses of all runs side by side, at the first step and at every few that the longest run made."""
     made = max((len(run.losses) for run in runs.values()), default=0)
-    steps = sorted({0, *range(EVERY - 1, made, EVERY)}) if made else []
+    steps = [step for step in range(made) if step == 0 or (step + 1) % EVERY == 0]
     return [[str(step + 1), *(step_cell(runs.get(name), step) for name in CONVOLUTIONS)] for step in steps]
 
 
