@@ -83,10 +83,10 @@ def padded(x: Tensor, gate: Tensor | None, n: int, first: int = 0) -> Tensor:
     out = torch.empty(*x.shape[:-1], n, dtype=dtype, device=x.device)
     out[..., :first].zero_()
     out[..., last:].zero_()
-    if gate is None:
-        out[..., first:last].copy_(x)
-    else:
+    if gate is not None and x.is_contiguous():
         torch.mul(x, gate, out=out[..., first:last])
+    else:  # a product and a transposition at once would be slower than one after the other
+        out[..., first:last].copy_(x if gate is None else x * gate)
     return out
 
 
@@ -111,12 +111,14 @@ class Handwritten(torch.autograd.Function):
         n, first = transform_length(mode, length), first_position(mode, filter.shape[-1])
         u = padded(x, pre_gate, n)
         u_f, k_f = rfft(u), rfft(at_least_float32(filter), n=n)
-        c: Tensor = irfft(u_f * k_f, n=n)[..., first : first + length]
+        training = any(ctx.needs_input_grad)
+        product = u_f * k_f if training else u_f.mul_(k_f)
+        c: Tensor = irfft(product, n=n)[..., first : first + length]
         if skip is not None:
             c.addcmul_(u[..., :length], skip[:, None].to(c.dtype))
         ctx.n, ctx.first, ctx.taps = n, first, filter.shape[-1]
         ctx.filter_dtype = filter.dtype
-        if any(ctx.needs_input_grad):
+        if training:
             u_f.conj_physical_()
             k_f.conj_physical_()
             kept = None if post_gate is None else c

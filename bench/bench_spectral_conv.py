@@ -72,10 +72,12 @@ class Handwritten(torch.autograd.Function):
         n = x.shape[-1]
         u = at_least_float32(x if pre_gate is None else x * pre_gate)
         u_f = rfft(u)
-        c: Tensor = irfft(u_f * spectrum, n=n)
+        training = any(ctx.needs_input_grad)
+        product = u_f * spectrum if training else u_f.mul_(spectrum)
+        c: Tensor = irfft(product, n=n)
         if skip is not None:
             c.addcmul_(u, skip[:, None].to(c.dtype))
-        if any(ctx.needs_input_grad):
+        if training:
             kept = None if post_gate is None else c
             ctx.save_for_backward(x, spectrum, pre_gate, post_gate, skip, u_f.conj_physical_(), kept)
         y = c if post_gate is None else c * post_gate

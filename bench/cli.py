@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import OPS, allocator, harness, promises
-from .harness import Case, Entry, Results
+from . import OPS, harness, promises
+from .harness import Case, Entry
 
 LENGTHS = promises.LENGTHS
 
@@ -58,13 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         choices=["promises"],
-        help="what the library promises of itself; exits with 1 if a promise is not kept",
+        help="what the library promises of itself, with cases of its own; exits with 1 if it is not kept",
     )
     choice("--op", tuple(OPS), "fft_conv", "operators")
     parser.add_argument(
         "--lengths", type=list_of(positive), default=list(LENGTHS), metavar="1k,4k", help="values of L"
     )
-    parser.add_argument("--batch", type=positive, help="B (default: chosen so that B·D·L is about 4M)")
+    parser.add_argument("--batch", type=positive, help="B (default: chosen so that B·D·L is about 8M)")
     parser.add_argument("--channels", type=positive, help="D (default: chosen like the batch)")
     choice("--dtype", tuple(harness.DTYPES), "float32", "dtypes")
     choice("--direction", harness.DIRECTIONS, "forward,backward", "backward means forward and backward")
@@ -134,6 +132,8 @@ def groups(options: argparse.Namespace) -> list[list[Entry]]:
 
 
 def validate(options: argparse.Namespace) -> None:
+    if options.preset and options.device != "cpu":
+        raise BadOptions("--preset promises is about the CPU: leave out --device.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise BadOptions("--device cuda: torch finds no CUDA device on this machine.")
     if "compile" in options.baselines and not harness.has_compiler():
@@ -146,72 +146,7 @@ def validate(options: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from . import report
-
-    if options.plot:
-        from .plot import plot
-
     validate(options)
-    threads = promises.THREADS if options.preset else options.threads
-    if threads:
-        torch.set_num_threads(threads)
-    facts = {
-        **harness.machine(options.device),
-        "allocator": allocator.KEEP if allocator.is_tuned() else allocator.DEFAULT,
-    }
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(", ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
+    from .run import run_bench  # needs rich
 
-    plan = promises.groups() if options.preset else groups(options)
-    errors = check(plan, console) if options.check else {}
-    wrong = [entry for entry, error in errors.items() if not error <= harness.TOLERANCE[entry.case.dtype]]
-    if wrong:
-        for entry in wrong:
-            console.print(f"{entry.contestant} is off by {errors[entry]:.1e}: {entry.case}", style="red")
-        return 1
-
-    results = measure(plan, options.seconds, console)
-    console.print(report.results_table(results, errors))
-    verdicts = [promise.verdict(results) for promise in promises.PROMISES] if options.preset else []
-    if verdicts:
-        console.print(report.verdict_table(verdicts))
-    records = report.rows(results, errors)
-    if options.json:
-        report.write_json(options.json, facts, records, verdicts)
-    if options.csv:
-        report.write_csv(options.csv, records)
-    if options.plot:
-        plot(results, options.plot)
-    return 0 if all(verdict.kept for verdict in verdicts) else 1
-
-
-def check(plan: Sequence[Sequence[Entry]], console: Any) -> dict[Entry, float]:
-    from rich.progress import track
-
-    entries = [entry for group in plan for entry in group]
-    return {
-        entry: harness.error(OPS[entry.case.op], entry)
-        for entry in track(entries, "checking", console=console, transient=True)
-    }
-
-
-def measure(plan: Sequence[Sequence[Entry]], seconds: float, console: Any) -> Results:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    results: Results = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.compile says that it does not generate complex code
-        task = progress.add_task("", total=len(plan))
-        for done, group in enumerate(plan):
-            case = group[0].case
-            progress.update(task, description=f"{case.op} {case.direction} L = {case.length}")
-            results |= harness.run_group(
-                OPS,
-                group,
-                seconds=seconds,
-                on_round=lambda part, done=done: progress.update(task, completed=done + part),  # type: ignore[misc]
-            )
-    return results
+    return run_bench(options, promises.groups() if options.preset else groups(options))

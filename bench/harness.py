@@ -44,7 +44,7 @@ BASELINES = ("eager", "handwritten", "compile")
 # How far a result may be from the float64 reference, relative to its largest value.
 TOLERANCE = {"float64": 1e-11, "float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
 
-ELEMENTS = 2**22  # B * D * L where neither batch nor channels are given: past the caches of a core
+ELEMENTS = 2**23  # B * D * L where neither batch nor channels are given: past the caches of a core
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,20 +15,20 @@ def plot(results: Results, path: Path) -> None:
     """Time per element of x, so that lengths measured with different batches lie on one curve."""
     cases = [entry.case for entry in results]
     varying = [name for name in SETTINGS if len({setting(case, name) for case in cases}) > 1]
-    curves: dict[str, list[tuple[int, float]]] = {}
+    curves: dict[str, dict[int, float]] = {}
     for entry, timing in results.items():
-        point = (entry.case.length, timing.median / (entry.case.batch * entry.case.channels))
-        curves.setdefault(label(entry, varying), []).append(point)
+        curve = curves.setdefault(label(entry, varying), {})
+        curve.setdefault(entry.case.length, timing.median / (entry.case.batch * entry.case.channels))
 
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot(xscale="log", yscale="log")
-    for name, points in curves.items():
-        lengths, times = zip(*sorted(points), strict=True)
+    for name, curve in curves.items():
+        lengths, times = zip(*sorted(curve.items()), strict=True)
         style = "-" if name.startswith("equiconv") else "--"
         axes.plot(lengths, times, style, marker="o", markersize=4, label=name)
 
     ticks = sorted({case.length for case in cases})
-    lowest = min(time / cost(length) for points in curves.values() for length, time in points)
+    lowest = min(time / cost(length) for curve in curves.values() for length, time in curve.items())
     guide = [lowest * 0.7 * cost(length) for length in ticks]
     axes.plot(ticks, guide, ":", color="grey", label="L log L")
 

@@ -101,6 +101,7 @@ def test_bench_refuses_to_time_wrong_results(
         (["bench", "--lengths", "0"], "'0' is not a positive size such as 4096, 4k or 1M."),
         (["bench", "--dtype", "float8"], "'float8' is not one of float32, float64, bfloat16, float16."),
         (["bench", "--op", "matmul"], "'matmul' is not one of fft_conv, spectral_conv."),
+        (["bench", "--preset", "promises", "--device", "cuda"], "--preset promises is about the CPU"),
         (["bench", "--seconds", "-1"], "--seconds must be positive."),
         (["bench", "--json", "no/such/folder/file"], "is not a folder."),
         (["demo", "--seconds", "soon"], "'soon' is not a positive number."),
