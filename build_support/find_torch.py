@@ -57,7 +57,9 @@ def _version(torch: Path) -> str | None:
 
 def _checked(torch: Path, version: str) -> tuple[Path, str]:
     if tuple(int(n) for n in re.findall(r"\d+", version)[:2]) < OLDEST:
-        raise TorchNotFoundError(f"torch in {torch} must be 2.11 or newer, but is {version}; upgrade it first")
+        raise TorchNotFoundError(
+            f"torch in {torch} must be 2.11 or newer, but is {version}; upgrade it first"
+        )
     if not (torch / "include/torch/csrc/stable/library.h").is_file():
         raise TorchNotFoundError(f"torch in {torch} has no C++ headers; install torch from a wheel")
     return torch, version
@@ -100,7 +102,7 @@ def _package_folders(prefix: Path) -> Iterator[Path]:
 
 def _folders_in(prefix: Path) -> Iterator[Path]:
     for name in ("site-packages", "dist-packages"):
-        yield from sorted(prefix.glob(f"lib*/python3*/{name}"), reverse=True)
+        yield from sorted(prefix.glob(f"lib*/python3*/{name}"))
 
 
 def _sees_system_packages(prefix: Path) -> bool:

@@ -9,7 +9,7 @@ import torch  # first: its libraries must be in the process before ours
 if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 11):
     raise ImportError(f"equiconv: torch must be 2.11 or newer, but is {torch.__version__}")
 try:
-    from . import _C
+    import equiconv._C as _C  # `from . import` would not raise ModuleNotFoundError
 except ModuleNotFoundError as error:
     raise ImportError(
         "equiconv: its compiled libraries are missing for this Python; install it with pip "
