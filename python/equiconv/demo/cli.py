@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
         blocks=options.blocks,
     )
     print(
-        f"A language model of {settings.blocks} long convolutions over {settings.length} bytes learns to "
-        "write Python from the standard library's sources:\n"
+        f"A language model learns to write Python from the standard library's sources, {settings.length} bytes "
+        f"at a time, with {settings.blocks} blocks of long convolutions:\n"
         f"{settings.seconds:g} s with plain PyTorch, then {settings.seconds:g} s with equiconv; "
         "same model, same seed, same batches."
     )

@@ -130,4 +130,5 @@ class LanguageModel(nn.Module):
         for _ in range(count):
             p = (self(text[:, -self.length :])[0, -1] / 0.7).softmax(-1)
             text = torch.cat([text, torch.multinomial(p, 1, generator=generator)[None]], dim=1)
-        return bytes(text[0].tolist()).decode(errors="replace")
+        characters = map(chr, text[0].tolist())
+        return "".join(c if c.isprintable() or c == "\n" else "·" for c in characters)

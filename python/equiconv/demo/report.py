@@ -1,9 +1,10 @@
-"""What the demo prints, with rich where it is installed and in plain lines where it is not."""
+"""What the demo prints: on a terminal with rich, else in plain lines."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from .compare import Agreement, Run, Runs
 from .train import CONVOLUTIONS, Settings
@@ -11,6 +12,7 @@ from .train import CONVOLUTIONS, Settings
 EVERY = 10  # steps between printed lines
 LABELS = {"torch": "plain PyTorch", "equiconv": "equiconv"}
 Row = list[str]
+Show = Callable[[], None]
 
 
 def step_rows(runs: Runs) -> list[Row]:
@@ -26,40 +28,57 @@ def step_cell(run: Run | None, step: int) -> str:
     return f"{run.losses[step]:.4f}  ({run.seconds[step]:4.1f} s)"
 
 
-@contextmanager
-def live(runs: Runs, settings: Settings) -> Iterator[Callable[[], None]]:
+def live(runs: Runs, settings: Settings) -> AbstractContextManager[Show]:
     """Give a function that shows the runs as they are now."""
-    headings = ["step", *(f"{LABELS[name]}: loss" for name in CONVOLUTIONS)]
-    try:
-        from rich.console import Console, Group
-        from rich.live import Live
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-    except ModuleNotFoundError:
-        print("(pip install equiconv[bench] makes this prettier)")
-        print("  ".join(f"{heading:>22}" for heading in headings))
-        shown: set[tuple[str, ...]] = set()
+    if sys.stdout.isatty():
+        try:
+            return live_table(runs, settings)
+        except ModuleNotFoundError:
+            print("(pip install equiconv[bench] makes this prettier)")
+    return nullcontext(lines(runs))
 
-        def show_lines() -> None:
-            for row in step_rows(runs):
-                if tuple(row) not in shown:
-                    shown.add(tuple(row))
-                    print("  ".join(f"{cell:>22}" for cell in row), flush=True)
 
-        yield show_lines
-        return
+def headings() -> Row:
+    return ["step", *(f"{LABELS[name]}: loss" for name in CONVOLUTIONS)]
+
+
+def lines(runs: Runs) -> Show:
+    def in_columns(row: Row) -> str:
+        return f"{row[0]:>6}" + "".join(f"{cell:>24}" for cell in row[1:])
+
+    shown: list[Row] = []
+
+    def show() -> None:
+        for row in step_rows(runs):
+            if row not in shown:
+                shown.append(row)
+                print(in_columns(row), flush=True)
+
+    print(in_columns(headings()))
+    return show
+
+
+def live_table(runs: Runs, settings: Settings) -> AbstractContextManager[Show]:
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
 
     console = Console()
 
     def picture() -> Group:
-        table = Table(*headings, title="bits per byte, on the same batches")
+        table = Table(*headings(), title="bits per byte, on the same batches")
         for row in step_rows(runs)[-max(5, console.height - 10) :]:
             table.add_row(*row)
         seconds = sum(run.seconds[-1] for run in runs.values() if run.seconds)
-        return Group(table, ProgressBar(2 * settings.seconds, seconds, width=60))
+        return Group(table, ProgressBar(2 * settings.seconds, seconds, width=60), "")
 
-    with Live(picture(), console=console, refresh_per_second=4) as display:
-        yield lambda: display.update(picture())
+    @contextmanager
+    def displayed() -> Iterator[Show]:
+        with Live(picture(), console=console, refresh_per_second=4) as display:
+            yield lambda: display.update(picture())
+
+    return displayed()
 
 
 def summary_rows(runs: Runs, settings: Settings) -> list[Row]:
@@ -89,16 +108,16 @@ def megabytes(size: int | None) -> str:
 
 
 def print_summary(runs: Runs, settings: Settings) -> None:
-    headings = ["", *LABELS.values()]
+    columns = ["", *LABELS.values()]
     rows = summary_rows(runs, settings)
     try:
         from rich.console import Console
         from rich.table import Table
     except ModuleNotFoundError:
-        for row in [headings, *rows]:
+        for row in [columns, *rows]:
             print(f"{row[0]:<36}{row[1]:>20}{row[2]:>20}")
         return
-    table = Table(*headings)
+    table = Table(*columns)
     for row in rows:
         table.add_row(*row)
     Console().print(table)
