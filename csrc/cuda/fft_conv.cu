@@ -44,22 +44,20 @@ constexpr int kMaxThreads = sizeof(R) == sizeof(float) ? 512 : 256;  // leaves 1
 // Rows are numbered (id, repeat): a filter has one id and is used `repeats` times. A unit of work is a
 // tile of ids, as many as a block has transforms, for one chunk of the repeats.
 struct Work {
-  std::uint32_t tiles = 0;
-  int chunks = 1;
-  std::int64_t repeats = 1;
+  std::uint32_t tiles = 0, chunks = 1, repeats = 1;
 
-  __host__ __device__ std::int64_t units() const { return std::int64_t(tiles) * chunks; }
+  __host__ __device__ std::uint32_t units() const { return tiles * chunks; }
 };
 struct Unit {
   std::uint32_t id;  // of the first row
-  int chunk;
-  std::int64_t begin, end;  // repeats
+  std::uint32_t chunk;
+  std::uint32_t begin, end;  // repeats
 
-  __device__ Unit(const Work& w, const Ring& ring, std::int64_t unit)
-      : id(std::uint32_t(unit % w.tiles) << ring.log_rows),
-        chunk(int(unit / w.tiles)),
-        begin(w.repeats * chunk / w.chunks),
-        end(w.repeats * (chunk + 1) / w.chunks) {}
+  __device__ Unit(const Work& w, const Ring& ring, std::uint32_t unit)
+      : id(unit % w.tiles << ring.log_rows),
+        chunk(unit / w.tiles),
+        begin(std::uint32_t(std::uint64_t(w.repeats) * chunk / w.chunks)),
+        end(std::uint32_t(std::uint64_t(w.repeats) * (chunk + 1) / w.chunks)) {}
 };
 
 // A spectrum that each thread keeps for itself.
@@ -68,14 +66,25 @@ struct Spectrum {
   Complex<R>* data;
   int groups;
 
-  __device__ Complex<R>& at(const Place& p, int k) const { return data[k * groups + p.index]; }
-  __device__ __forceinline__ void put(const Group<R>& v, const Place& p) const {
+  // f(k, the place of point k)
+  template <class F>
+  __device__ __forceinline__ void for_each(const Place& p, F f) const {
+    Complex<R>* at = data + p.index;
 #pragma unroll
-    for (int k = 0; k < kGroup; ++k) at(p, k) = v[k];
+    for (int k = 0; k < kGroup; ++k, at += groups) f(k, *at);
+  }
+  __device__ __forceinline__ void put(const Group<R>& v, const Place& p) const {
+    for_each(p, [&](int k, Complex<R>& kept) { kept = v[k]; });
   }
   __device__ __forceinline__ void get(Group<R>& v, const Place& p) const {
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k) v[k] = at(p, k);
+    for_each(p, [&](int k, Complex<R>& kept) { v[k] = kept; });
+  }
+  // v times this, or times its conjugate
+  __device__ __forceinline__ void multiply(Group<R>& v, const Place& p) const {
+    for_each(p, [&](int k, Complex<R>& kept) { v[k] = kept * v[k]; });
+  }
+  __device__ __forceinline__ void correlate(Group<R>& v, const Place& p) const {
+    for_each(p, [&](int k, Complex<R>& kept) { v[k] = conj(kept) * v[k]; });
   }
 };
 // The spectra of a block: the first few in shared memory, the others in the block's own workspace.
@@ -138,7 +147,7 @@ struct WholeRows {
   static constexpr bool kOneRoot = true;
   __device__ R turns(std::uint32_t) const { return R(0.25); }
 
-  __device__ __forceinline__ void load(Source source, Group<R>& v, std::uint32_t id, std::int64_t repeat,
+  __device__ __forceinline__ void load(Source source, Group<R>& v, std::uint32_t id, std::uint32_t repeat,
                                        const Place& p, int step) const {
     load_points(source, t, v, t.span(id, repeat, p.group, step));
   }
@@ -204,11 +213,11 @@ struct RowsOfPolynomials {
     const unsigned b = id & ((1u << p.log_n1) - 1);
     return (R(__brev(b) >> (32 - p.log_n1)) + R(0.25)) / R(1 << p.log_n1);
   }
-  __device__ Complex<R>* row(Source source, std::uint32_t id, std::int64_t repeat) const {
+  __device__ Complex<R>* row(Source source, std::uint32_t id, std::uint32_t repeat) const {
     const std::uint32_t b = id & ((1u << p.log_n1) - 1);
     return p.row(source, id >> p.log_n1, repeat) + (std::int64_t(b) << p.log_n2);
   }
-  __device__ __forceinline__ void load(Source source, Group<R>& v, std::uint32_t id, std::int64_t repeat,
+  __device__ __forceinline__ void load(Source source, Group<R>& v, std::uint32_t id, std::uint32_t repeat,
                                        const Place& place, int step) const {
     const Complex<R>* from = row(source, id, repeat) + place.group;
 #pragma unroll
@@ -245,25 +254,24 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
   const Spectrum<R> filter = spectra(0, ring);
   const int step = ring.step();
 
-  for (std::int64_t unit = blockIdx.x; unit < work.units(); unit += gridDim.x) {
+  for (std::uint32_t unit = blockIdx.x; unit < work.units(); unit += gridDim.x) {
     const Unit u(work, ring, unit);
     if (!Rows::kOneRoot || unit == blockIdx.x) transform.fill_factors(rows.turns(u.id));
 
     // 1. The filter's spectrum, kept.
     transform.forward(
         [&](Group<R>& v, const Place& p) { rows.load(Source::filter, v, u.id + p.row, 0, p, step); },
-        [&](Group<R>& v, const Place& p, const Factors<R>&) { filter.put(v, p); });
+        [&](Group<R>& v, const Place& p) { filter.put(v, p); });
 
-    for (std::int64_t repeat = u.begin; repeat < u.end; ++repeat) {
+    for (std::uint32_t repeat = u.begin; repeat < u.end; ++repeat) {
       // 2. The signal's, and while it is in registers the product and the way back.
       transform.forward(
           [&](Group<R>& v, const Place& p) {
             rows.load(Source::signal, v, u.id + p.row, repeat, p, step);
           },
-          [&](Group<R>& v, const Place& p, const Factors<R>& f) {
-#pragma unroll
-            for (int k = 0; k < kGroup; ++k) v[k] = filter.at(p, k) * v[k];
-            transform.begin_inverse(v, p, f);
+          [&](Group<R>& v, const Place& p) {
+            filter.multiply(v, p);
+            transform.begin_inverse(v, p);
           });
       // 3. Back, weighed and gated.
       transform.inverse([&](Group<R>& v, const Place& p) {
@@ -289,34 +297,33 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
   const Spectrum<R> filter = spectra(0, ring), signal = spectra(1, ring);
   Spectrum<R> sum = wanted.summed ? spectra(2, ring) : signal;
 
-  for (std::int64_t unit = blockIdx.x; unit < work.units(); unit += gridDim.x) {
+  for (std::uint32_t unit = blockIdx.x; unit < work.units(); unit += gridDim.x) {
     const Unit u(work, ring, unit);
     if (!Rows::kOneRoot || unit == blockIdx.x) transform.fill_factors(rows.turns(u.id));
-    if (sums && wanted.summed) sum.data = sums + unit * ring.n();
+    if (sums && wanted.summed) sum.data = sums + std::int64_t(unit) * ring.n();
 
     // 1. The filter's spectrum, kept; an empty sum.
     if (wanted.signal || wanted.post_gate)
       transform.forward(
           [&](Group<R>& v, const Place& p) { rows.load(Source::filter, v, u.id + p.row, 0, p, step); },
-          [&](Group<R>& v, const Place& p, const Factors<R>&) { filter.put(v, p); });
+          [&](Group<R>& v, const Place& p) { filter.put(v, p); });
     if (wanted.summed && !rows.resumes())
       for (int i = threadIdx.x; i < ring.groups(); i += blockDim.x)
 #pragma unroll
         for (int k = 0; k < kGroup; ++k) sum.data[k * ring.groups() + i] = {R(0), R(0)};
 
-    for (std::int64_t repeat = u.begin; repeat < u.end; ++repeat) {
+    for (std::uint32_t repeat = u.begin; repeat < u.end; ++repeat) {
       // 2. The signal's spectrum, kept; the forward result for the post gate.
       if (wanted.post_gate || wanted.filter)
         transform.forward(
             [&](Group<R>& v, const Place& p) {
               rows.load(Source::signal, v, u.id + p.row, repeat, p, step);
             },
-            [&](Group<R>& v, const Place& p, const Factors<R>& f) {
+            [&](Group<R>& v, const Place& p) {
               if (wanted.filter) signal.put(v, p);
               if (!wanted.post_gate) return;
-#pragma unroll
-              for (int k = 0; k < kGroup; ++k) v[k] = filter.at(p, k) * v[k];
-              transform.begin_inverse(v, p, f);
+              filter.multiply(v, p);
+              transform.begin_inverse(v, p);
             });
       if (wanted.post_gate)
         transform.inverse([&](Group<R>& v, const Place& p) {
@@ -329,17 +336,19 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
             [&](Group<R>& v, const Place& p) {
               rows.load(Source::gradient, v, u.id + p.row, repeat, p, step);
             },
-            [&](Group<R>& v, const Place& p, const Factors<R>& f) {
-              if (wanted.filter)
-#pragma unroll
-                for (int k = 0; k < kGroup; ++k) {
-                  const Complex<R> product = conj(signal.at(p, k)) * v[k];
-                  sum.at(p, k) = wanted.summed ? sum.at(p, k) + product : product;
-                }
+            [&](Group<R>& v, const Place& p) {
+              const auto correlation = [&](auto combine) {
+                const Complex<R>* kept_signal = signal.data + p.index;
+                sum.for_each(p, [&](int k, Complex<R>& kept) {
+                  kept = combine(kept, conj(*kept_signal) * v[k]);
+                  kept_signal += ring.groups();
+                });
+              };
+              if (wanted.summed) correlation([](Complex<R> a, Complex<R> b) { return a + b; });
+              else if (wanted.filter) correlation([](Complex<R>, Complex<R> b) { return b; });
               if (!wanted.signal) return;
-#pragma unroll
-              for (int k = 0; k < kGroup; ++k) v[k] = conj(filter.at(p, k)) * v[k];
-              transform.begin_inverse(v, p, f);
+              filter.correlate(v, p);
+              transform.begin_inverse(v, p);
             });
       if (wanted.signal)
         transform.inverse([&](Group<R>& v, const Place& p) {
@@ -429,7 +438,7 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
                t.span(p.first_id + std::uint32_t(id), p.first_repeat + repeat, first,
                       ring.step() << p.log_n2));
         },
-        [&](Group<R>& v, const Place& place, const Factors<R>&) {
+        [&](Group<R>& v, const Place& place) {
           const int leaf = place.group * kGroup;
 #pragma unroll
           for (int k = 0; k < kGroup; ++k)
@@ -580,7 +589,8 @@ struct Call {
     if (spectra.in_shared == spectra.count) return work.units();
     const std::int64_t each = kBytes * ring.n() * ring.rows();
     const std::int64_t shared = ring.template shared_bytes<R>() + spectra.in_shared * each;
-    return std::min(work.units(), device.multiprocessors * std::max<std::int64_t>(1, device.shared / shared));
+    return std::min<std::int64_t>(work.units(),
+                                  device.multiprocessors * std::max<std::int64_t>(1, device.shared / shared));
   }
   Spectra<R> place_spectra(const Ring& ring, const Work& work, int count) {
     const std::int64_t each = kBytes * ring.n() * ring.rows();
@@ -601,6 +611,12 @@ struct Call {
     return t.log_n <= 14 && ring.template shared_bytes<R>() <= device.shared;
   }
 
+  // In how many chunks to take the repeats: as few as give so many blocks. Depends on the sizes only.
+  std::uint32_t chunks(std::int64_t enough, std::uint32_t tiles) const {
+    const std::int64_t most = std::max<std::int64_t>(repeats, 1);
+    return std::uint32_t(std::clamp<std::int64_t>(quotient_up(enough, std::max(tiles, 1u)), 1, most));
+  }
+
   cudaError_t forward() {
     if (!one_launch()) {
       set_rows(t.size.shared);
@@ -610,9 +626,8 @@ struct Call {
     set_rows(t.size.shared && t.size.channels >= ring.rows());
     Work work;
     work.tiles = std::uint32_t(quotient_up(t.ids, ring.rows()));
-    work.repeats = repeats;
-    if (work.tiles)  // enough blocks for any GPU, then as few transforms of the filter as possible
-      work.chunks = int(std::clamp<std::int64_t>(quotient_up(2048, work.tiles), 1, std::max<std::int64_t>(repeats, 1)));
+    work.repeats = std::uint32_t(repeats);
+    work.chunks = chunks(2048, work.tiles);  // enough blocks for any GPU
     const Spectra<R> spectra = place_spectra(ring, work, 1);
     return over_rows(convolve<R, WholeRows<R>>, WholeRows<R>{t, nullptr, nullptr}, ring, work, spectra);
   }
@@ -634,9 +649,8 @@ struct Call {
     const Ring ring = ring_of_rows(t.ids);
     Work work;
     work.tiles = std::uint32_t(quotient_up(t.ids, ring.rows()));
-    work.repeats = repeats;
-    if (work.tiles)  // a sum over the batch has as many parts as few channels need to fill a GPU
-      work.chunks = int(std::clamp<std::int64_t>(quotient_up(wanted.summed ? 264 : 2048, work.tiles), 1, std::max<std::int64_t>(repeats, 1)));
+    work.repeats = std::uint32_t(repeats);
+    work.chunks = chunks(wanted.summed ? 264 : 2048, work.tiles);  // every chunk costs a partial sum
     Complex<R>* parts = nullptr;
     const bool in_parts = wanted.summed && work.chunks > 1;
     if (in_parts) parts = workspace.take<Complex<R>>((std::int64_t(work.chunks) * t.ids) << t.log_n);
@@ -644,7 +658,7 @@ struct Call {
     if (const cudaError_t e = over_rows(correlate<R, WholeRows<R>>, WholeRows<R>{t, parts, lag0}, ring,
                                         work, spectra, wanted, static_cast<Complex<R>*>(nullptr)))
       return e;
-    return in_parts ? collect(parts, work.chunks, 0, t.ids) : cudaSuccess;
+    return in_parts ? collect(parts, int(work.chunks), 0, t.ids) : cudaSuccess;
   }
 
   cudaError_t collect(const Complex<R>* parts, int count, std::uint32_t first_id, std::uint32_t ids) const {
@@ -715,7 +729,7 @@ struct Call {
     const std::int64_t shared = columns.template shared_bytes<R>();
     Work work;
     work.tiles = p.ids << p.log_n1;
-    work.repeats = p.repeats;
+    work.repeats = std::uint32_t(p.repeats);
     if (const cudaError_t e = launch(loaded << log_tiles, columns.groups(), shared, columns_forward<R>, t, p, columns))
       return e;
     const RowsOfPolynomials<R> source{p};
@@ -732,7 +746,7 @@ template <class R>
 cudaError_t prepare(Call<R>& call, const FftConv& size, const Input& x) {
   const std::int64_t rows = size.batch * size.channels;
   if (size.length < 1 || size.length > std::int64_t(1) << kMaxLogLength || size.taps < 1 ||
-      rows < 0 || rows > 0xffffffff)
+      rows < 0 || rows > std::int64_t(1) << 31)
     return cudaErrorInvalidValue;
   call.t.size = size;
   call.t.log_n = std::max(5, log2_at_least(size.length));

@@ -41,7 +41,7 @@ __device__ __forceinline__ void load(R (&v)[kGroup], const Input& a, const Span&
     const auto* p = static_cast<decltype(type)>(a.data) + offset_of(a, s);
     const std::int64_t stride = s.step * a.position;
 #pragma unroll
-    for (int k = 0; k < kGroup; ++k) v[k] = k < s.count ? R(p[k * stride]) : R(0);
+    for (int k = 0; k < kGroup; ++k, p += stride) v[k] = k < s.count ? R(*p) : R(0);
   });
 }
 template <class R>
@@ -51,8 +51,8 @@ __device__ __forceinline__ void store(const R (&v)[kGroup], const Output& a, con
     T* p = static_cast<T*>(a.data) + offset_of(a, s);
     const std::int64_t stride = s.step * a.position;
 #pragma unroll
-    for (int k = 0; k < kGroup; ++k)
-      if (k < s.count) p[k * stride] = T(v[k]);
+    for (int k = 0; k < kGroup; ++k, p += stride)
+      if (k < s.count) *p = T(v[k]);
   });
 }
 template <class R>
@@ -112,18 +112,27 @@ struct Tensors {
 
   __device__ __forceinline__ void load_filter(Group<R>& v, const Span& s) const {
     const std::int64_t row = s.batch * filter.batch + s.channel * filter.channel;
-    const bool complex = size.mode != Mode::causal;
     const int taps = s.exists ? int(size.taps) : 0;
-    with_stored_type<R>(filter.dtype, [&](auto type) {
-      const auto* p = static_cast<decltype(type)>(filter.data) + row;
+    R part[kGroup];
+    load_taps(part, row, s.first + lags.ahead, s.step, 0, taps);
 #pragma unroll
-      for (int k = 0; k < kGroup; ++k) {
-        const int n = s.first + k * s.step, ahead = n + lags.ahead, behind = n - lags.behind;
-        v[k].re = ahead < taps ? R(p[ahead * filter.position]) : R(0);
-        v[k].im = complex && behind >= lags.first_behind && behind < taps
-                      ? -R(p[behind * filter.position])
-                      : R(0);
-      }
+    for (int k = 0; k < kGroup; ++k) v[k] = {part[k], R(0)};
+    if (size.mode == Mode::causal) return;
+    load_taps(part, row, s.first - lags.behind, s.step, lags.first_behind, taps);
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k) v[k].im = -part[k];
+  }
+  // Taps tap, tap + step, ... as far as they are in [begin, end).
+  __device__ __forceinline__ void load_taps(R (&v)[kGroup], std::int64_t row, int tap, int step, int begin,
+                                            int end) const {
+    with_stored_type<R>(filter.dtype, [&](auto type) {
+      const auto* p = static_cast<decltype(type)>(filter.data);
+      const std::int64_t stride = step * filter.position;
+      std::int64_t at = row + tap * filter.position;
+      int j = tap;
+#pragma unroll
+      for (int k = 0; k < kGroup; ++k, j += step, at += stride)
+        v[k] = j >= begin && j < end ? R(p[at]) : R(0);
     });
   }
   // u = pre_gate x

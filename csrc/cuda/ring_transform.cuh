@@ -222,7 +222,7 @@ struct RingTransform {
         if (pass == 0) load(v, place);
         else read(v, place);
         split(v, f, ring.levels(pass));
-        if (pass == last) finish(v, place, f);
+        if (pass == last) finish(v, place);
         else write(v, place);
       }
       first += 1 << depth, depth += ring.levels(pass);
@@ -230,21 +230,19 @@ struct RingTransform {
   }
 
   // The last pass's levels backwards, from registers to `work`: how an inverse begins.
-  __device__ __forceinline__ void begin_inverse(Group<R>& v, const Place& place,
-                                                const Factors<R>& f) const {
-    merge(v, f, 4);
+  __device__ __forceinline__ void begin_inverse(Group<R>& v, const Place& place) const {
+    merge(v, factors(ring.factors() - (ring.n() >> 4) + place.block), 4);
     write(v, place);
   }
   // The same for spectra that `load` brings.
   template <class Load>
   __device__ __forceinline__ void begin_inverse(Load load) const {
     __syncthreads();  // readers of `work` are done
-    const int depth = ring.log_n - 4, first = ring.factors() - (1 << depth);
     for (int index = threadIdx.x; index < ring.groups(); index += blockDim.x) {
-      const Place place = find(index, depth);
+      const Place place = find(index, ring.log_n - 4);
       Group<R> v;
       load(v, place);
-      begin_inverse(v, place, factors(first + place.block));
+      begin_inverse(v, place);
     }
   }
   // N times the inverse of what was begun. `store` may write a group back into `work`.
