@@ -67,8 +67,10 @@ def train(convolution: Convolution, settings: Settings) -> Iterator[dict[str, An
 
     memory = peak_memory()
     places.manual_seed(settings.seed)
+    validation_loss = validate(model, validation_text, settings, places)
+    torch.set_num_threads(1)  # a byte at a time is too little work to share
     yield {
-        "validation_loss": validate(model, validation_text, settings, places),
+        "validation_loss": validation_loss,
         "memory": memory,
         "memory_before": memory_before,
         "unigram": text.unigram_entropy(validation_text),
