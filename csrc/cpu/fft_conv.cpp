@@ -310,7 +310,7 @@ class Backward {
       const auto& c = b.conv_;
       u = arena.take<T>(b.items_.group * c.pitch), g = arena.take<T>(b.items_.group * c.pitch);
       sums = arena.take<Complex<T>>(c.size.shared && b.a_.grad_filter ? b.items_.group * c.vectors() : 0);
-      const std::int64_t row = c.direct ? c.size.taps + c.size.length : c.pitch;
+      const std::int64_t row = std::max(c.filter_row(), c.size.taps);  // a filter's polynomial, then its taps
       for (std::int64_t i = 0; i < b.spread_.rows; ++i)
         rows.push_back({arena.take<T>(row), arena.take<T>(row), arena.take<T>(c.padded), arena.take<Complex<T>>(c.vectors()),
                         arena.take<Complex<T>>(c.vectors()), arena.take<Complex<T>>(c.vectors())});

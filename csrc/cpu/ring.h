@@ -24,8 +24,6 @@ struct Complex {
   Vec<T> re, im;
 };
 
-#define EQUICONV_INLINE __attribute__((always_inline)) inline
-
 // ---- butterflies ----------------------------------------------------------------------------------------
 template <class T> EQUICONV_INLINE Complex<T> operator+(Complex<T> a, Complex<T> b) { return {a.re + b.re, a.im + b.im}; }
 template <class T> EQUICONV_INLINE Complex<T> operator-(Complex<T> a, Complex<T> b) { return {a.re - b.re, a.im - b.im}; }

@@ -8,6 +8,8 @@
 #include <immintrin.h>
 #endif
 
+#define EQUICONV_INLINE __attribute__((always_inline)) inline
+
 namespace {
 
 #if defined(__AVX512F__)
@@ -120,6 +122,20 @@ inline void store(float16* p, Vec<float> v) {
   for (int i = 0; i < kLanes<float>; ++i) narrow(p + i, v[i]);
 }
 #endif
+
+// The first `count` elements of a vector, the rest zero.
+template <class T, class S>
+inline Vec<T> load_some(const S* p, int count) {
+  S all[kLanes<T>] = {};
+  std::memcpy(all, p, std::size_t(count) * sizeof(S));
+  return load(all);
+}
+template <class T, class S>
+inline void store_some(S* p, Vec<T> v, int count) {
+  S all[kLanes<T>];
+  store(all, v);
+  std::memcpy(p, all, std::size_t(count) * sizeof(S));
+}
 
 template <class T>
 inline T sum(Vec<T> v) {
