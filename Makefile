@@ -45,7 +45,10 @@ clean:
 	rm -rf .venv build
 
 .venv/built: .venv/torch .venv/settings $(sources)
-	$(install) '.[bench,test]'
+	@echo "building equiconv (minutes the first time, then only what changed)"
+	@$(install) '.[bench,test]'
+	@$(python) -c "import equiconv; i = equiconv.build_info(); print('built:', i['cpu_capability'], 'kernels,', \
+	  'CUDA kernels for ' + i['cuda_archs'] if i['nvcc'] else 'no CUDA kernels (CUDA=OFF, or no nvcc)')"
 	@touch $@
 
 # Changes when a variable above does.

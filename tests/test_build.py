@@ -18,7 +18,7 @@ import equiconv
 ROOT = Path(__file__).parent.parent
 CAPABILITIES = ("baseline", "avx2", "avx512")
 BINARIES = Path(equiconv._C.__file__).parent
-OURS = ("EQUICONV_CPU_CAPABILITY", "EQUICONV_TORCH_DIR")
+VARIABLES = ("EQUICONV_CPU_CAPABILITY", "EQUICONV_TORCH_DIR")
 CUDA_BUILT = equiconv.build_info()["nvcc"] is not None
 
 
@@ -30,7 +30,7 @@ def run(
     done = subprocess.run(
         [str(python), "-c", code, *arguments],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name not in OURS} | variables,
+        env={name: value for name, value in os.environ.items() if name not in VARIABLES} | variables,
         text=True,
         capture_output=True,
     )

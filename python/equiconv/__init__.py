@@ -20,12 +20,12 @@ except ModuleNotFoundError as error:
 def _load() -> bool:
     """Load the libraries, which register the ops; tell whether the CUDA one is among them."""
     folder = Path(_C.__file__).parent
-    torch.ops.load_library(str(folder / "_equiconv_cpu.so"))
+    torch.ops.load_library(str(folder / "_equiconv_cpu.so"))  # type: ignore[no-untyped-call]
     wanted = torch.version.cuda is not None or os.environ.get("EQUICONV_LOAD_CUDA") == "1"
     cuda = folder / "_equiconv_cuda.so"
     if not (wanted and _C.build_info["nvcc"] and cuda.exists()):
         return False
-    torch.ops.load_library(str(cuda))
+    torch.ops.load_library(str(cuda))  # type: ignore[no-untyped-call]
     return True
 
 
