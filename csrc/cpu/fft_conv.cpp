@@ -11,9 +11,10 @@
 #include "fft_conv.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "direct.h"
-#include "ring_passes.h"
+#include "row_transform.h"
 #include "rows.h"
 
 namespace {
@@ -46,7 +47,7 @@ struct Convolution {
   FftConv size;
   bool direct, two_sided;  // two_sided: the filter has taps at negative lags, its polynomial is complex
   std::int64_t centre;     // the tap at lag 0
-  const Plan<T>* plan;
+  std::optional<RowTransform<T>> transform;
   std::int64_t points, pitch;  // of a row, and between rows of a tile (not a power of two apart)
   std::int64_t before, padded; // direct: what is kept free before a padded signal, and its whole length
 
@@ -54,14 +55,14 @@ struct Convolution {
     direct = n.length <= kDirectLength || n.taps <= kDirectTaps;
     two_sided = n.mode != Mode::causal;
     centre = n.mode == Mode::bidirectional ? (n.taps - 1) / 2 : 0;
-    points = direct ? n.length : plan_size<T>(n.length);
-    plan = direct ? nullptr : &plan_of<T>(points);
+    if (!direct) transform.emplace(n.length, n.mode == Mode::circular);
+    points = direct ? n.length : transform->points();
     pitch = (points + 2 * kLanes<T> - 1) / kLanes<T> * kLanes<T>;
     before = n.taps;
     padded = direct ? n.length + 2 * n.taps + 8 * kLanes<T> : 0;
   }
   std::int64_t filter_row() const { return direct ? size.taps : pitch; }
-  std::int64_t vectors() const { return direct ? 0 : points / kLanes<T>; }
+  std::int64_t vectors() const { return direct ? 0 : transform->vectors(); }
 
   // One filter as the row(s) that read_row or slide take.
   struct Filter {
@@ -83,7 +84,9 @@ struct Convolution {
       load_rows<T>(filter, {}, {batch, channel, 1, 0, centre}, im + points - centre, 0);
       for (std::int64_t t = points - centre; t < points; ++t) im[t] = -im[t];
     } else {
-      for (std::int64_t j = 1; j < size.taps; ++j) im[points - size.length + j] = -re[j];
+      transform->fold(re);
+      const std::int64_t n = transform->even_length();
+      for (std::int64_t j = 1; j < n; ++j) im[transform->even_points() - n + j] = -re[j];
     }
     return {re, im};
   }
@@ -93,8 +96,15 @@ struct Convolution {
       std::copy_backward(re, re + size.taps - centre, re + size.taps);
       for (std::int64_t j = 0; j < centre; ++j) re[j] = -im[points - centre + j];
     } else if (size.mode == Mode::circular) {
-      for (std::int64_t j = 1; j < size.taps; ++j) re[j] -= im[points - size.length + j];
+      const std::int64_t n = transform->even_length();
+      for (std::int64_t j = 1; j < n; ++j) re[j] -= im[transform->even_points() - n + j];
+      transform->unfold(re);
     }
+  }
+  // A row as it is loaded, to what the transform reads.
+  void prepare(T* row) const {
+    std::fill(row + size.length, row + points, T(0));
+    transform->fold(row);
   }
   // A row with what lies beyond its ends, for slide: zeros, or its own period.
   const T* pad(const T* row, T* out) const {
@@ -200,7 +210,7 @@ class Forward {
 
   void spectrum(std::int64_t batch, std::int64_t channel, const typename Slot::Row& row, Complex<T>* out, const Team& team) const {
     const auto f = conv_.load_filter(a_.filter, batch, channel, row.re, row.im);
-    read_row(*conv_.plan, f.re, f.im, out, team);
+    conv_.transform->read(f.re, f.im, out, team);
   }
 
   void item(const Item& item, Slot& slot) const {
@@ -211,7 +221,7 @@ class Forward {
         spectrum(0, item.channel + c, slot.rows[std::size_t(r)], k, team);
         Spectra<T> x;
         x.split = {k};
-        multiply_row(*conv_.plan, x, team);
+        conv_.transform->multiply(x, team);
       });
     for (std::int64_t batch = item.batch; batch < item.batch_end; ++batch) {
       spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
@@ -239,18 +249,19 @@ class Forward {
         for (std::int64_t t = 0; t < n.length; ++t) u[t] += skip * padded[t];
       return;
     }
-    std::fill(u + n.length, u + conv_.points, T(0));
+    conv_.prepare(u);
     Spectra<T> x;
     x.u = s.u, x.k = ready ? ready : s.k, x.convolve = true, x.merge = {x.u};
-    read_row<T>(*conv_.plan, u, nullptr, x.u, team);
+    conv_.transform->read(u, nullptr, x.u, team);
     if (ready) {
       x.split = {x.u};
     } else {
       spectrum(batch, channel, s, x.k, team);
       x.split = {x.u, x.k};
     }
-    multiply_row(*conv_.plan, x, team);
-    write_row<T>(*conv_.plan, x.u, u, nullptr, a_.skip ? u : nullptr, skip, team);
+    conv_.transform->multiply(x, team);
+    conv_.transform->write(x.u, u, nullptr, bool(a_.skip), skip, team);
+    conv_.transform->unfold(u);
   }
 
   Convolution<T> conv_;
@@ -352,8 +363,8 @@ class Backward {
         const auto& s = slot.rows[std::size_t(r)];
         Spectra<T> x;
         x.merge = {slot.sums + c * conv_.vectors()};
-        multiply_row(*conv_.plan, x, team);
-        write_row<T>(*conv_.plan, x.merge[0], s.re, conv_.two_sided ? s.im : nullptr, nullptr, T(0), team);
+        conv_.transform->multiply(x, team);
+        conv_.transform->write(x.merge[0], s.re, conv_.two_sided ? s.im : nullptr, false, T(0), team);
         conv_.gather_taps(s.re, s.im);
         std::copy(s.re, s.re + n.taps, partial(shared, run, item.channel + c));
       });
@@ -372,29 +383,35 @@ class Backward {
     x.convolve = bool(a_.grad_post_gate), x.grad_filter = bool(a_.grad_filter), x.grad_signal = signal_;
     int split = 0, merge = 0;
     if (x.convolve || x.grad_filter) {
-      std::fill(u + n.length, u + conv_.points, T(0));
-      read_row<T>(*conv_.plan, u, nullptr, x.u, team);
+      conv_.prepare(u);
+      conv_.transform->read(u, nullptr, x.u, team);
       x.split[std::size_t(split++)] = x.u;
     }
     if (x.convolve || x.grad_signal) {
       const auto f = conv_.load_filter(a_.filter, batch, channel, s.re, s.im);
-      read_row(*conv_.plan, f.re, f.im, x.k, team);
+      conv_.transform->read(f.re, f.im, x.k, team);
       x.split[std::size_t(split++)] = x.k;
     }
     if (x.grad_filter || x.grad_signal) {
-      std::fill(g + n.length, g + conv_.points, T(0));
-      read_row<T>(*conv_.plan, g, nullptr, x.g, team);
+      conv_.prepare(g);
+      conv_.transform->read(g, nullptr, x.g, team);
       x.split[std::size_t(split++)] = x.g;
     }
     if (!split) return;
     if (x.convolve) x.merge[std::size_t(merge++)] = x.u;
     if (x.grad_filter && !sum) x.merge[std::size_t(merge++)] = x.k;
     if (x.grad_signal) x.merge[std::size_t(merge++)] = x.g;
-    multiply_row(*conv_.plan, x, team);
-    if (x.convolve) write_row<T>(*conv_.plan, x.u, u, nullptr, a_.skip ? u : nullptr, skip, team);
-    if (x.grad_signal) write_row<T>(*conv_.plan, x.g, g, nullptr, a_.skip ? g : nullptr, skip, team);
+    conv_.transform->multiply(x, team);
+    if (x.convolve) {
+      conv_.transform->write(x.u, u, nullptr, bool(a_.skip), skip, team);
+      conv_.transform->unfold(u);
+    }
+    if (x.grad_signal) {
+      conv_.transform->write(x.g, g, nullptr, bool(a_.skip), skip, team);
+      conv_.transform->unfold(g);
+    }
     if (x.grad_filter && !sum) {
-      write_row<T>(*conv_.plan, x.k, s.re, conv_.two_sided ? s.im : nullptr, nullptr, T(0), team);
+      conv_.transform->write(x.k, s.re, conv_.two_sided ? s.im : nullptr, false, T(0), team);
       conv_.gather_taps(s.re, s.im);
       store_rows<T>(a_.grad_filter, {}, {batch, channel, 1, 0, n.taps}, s.re, 0);
     }

@@ -1,8 +1,5 @@
 // The passes over a row and the depth-first walk that joins them to the leaves (ring.h).
 #pragma once
-#include <algorithm>
-
-#include "fft_conv.h"
 #include "ring.h"
 
 namespace {
@@ -119,13 +116,16 @@ void read_top(const T* re, const T* im, Complex<T>* out, std::int64_t vectors, s
     for (int s = 0; s < R; ++s) out[j + s * q] = a[s];
   }
 }
-enum class Write { real, skip, complex };
-
+// re <- real part, im <- imaginary part if `Im`; plus skip times what was there if `Skip`.
 // The adjoint of all splits is N / S times their inverse.
-template <class T, int R, Write W>
-void write_top(const Complex<T>* in, T* re, T* im, const T* u, T skip, std::int64_t vectors, std::int64_t j0, std::int64_t j1) {
+template <class T, int R, bool Im, bool Skip>
+void write_top(const Complex<T>* in, T* re, T* im, T skip, std::int64_t vectors, std::int64_t j0, std::int64_t j1) {
   const std::int64_t q = vectors / R;
   const Vec<T> scale = splat(T(Plan<T>::S) / T(vectors * kLanes<T>)), d = splat(skip);
+  const auto write = [&](T* to, Vec<T> v) {
+    if constexpr (Skip) store(to, v * scale + d * load(to));
+    else store(to, v * scale);
+  };
   for (std::int64_t j = j0; j < j1; ++j) {
     Complex<T> a[R];
 #pragma GCC unroll 8
@@ -134,9 +134,8 @@ void write_top(const Complex<T>* in, T* re, T* im, const T* u, T skip, std::int6
 #pragma GCC unroll 8
     for (int s = 0; s < R; ++s) {
       const std::int64_t t = kLanes<T> * (j + s * q);
-      if constexpr (W == Write::skip) store(re + t, a[s].re * scale + d * load(u + t));
-      else store(re + t, a[s].re * scale);
-      if constexpr (W == Write::complex) store(im + t, a[s].im * scale);
+      write(re + t, a[s].re);
+      if constexpr (Im) write(im + t, a[s].im);
     }
   }
 }
@@ -229,51 +228,6 @@ void walk(const Plan<T>& plan, const Spectra<T>& x, std::size_t pass, std::int64
     if (!s) break;
     merge_block(s + at, vectors, radix, f);
   }
-}
-
-// ---- one row ------------------------------------------------------------------------------------------------
-// The threads that share a piece of work: team(n, f) calls f(i) for i in [0, n). A team of one is a plain loop.
-struct Team {
-  equiconv::cpu::Parallel parallel = nullptr;
-  int threads = 1;
-
-  template <class F>
-  void operator()(std::int64_t n, F f) const {
-    if (threads > 1 && n > 1) parallel(n, [](void* context, std::int64_t i) { (*static_cast<F*>(context))(i); }, &f);
-    else
-      for (std::int64_t i = 0; i < n; ++i) f(i);
-  }
-  // f(begin, end) over [0, n), in pieces
-  template <class F>
-  void ranges(std::int64_t n, F f) const {
-    const std::int64_t pieces = threads > 1 ? std::min<std::int64_t>(4 * threads, n) : 1;
-    (*this)(pieces, [&](std::int64_t i) { f(n * i / pieces, n * (i + 1) / pieces); });
-  }
-};
-
-template <class T>
-void read_row(const Plan<T>& plan, const T* re, const T* im, Complex<T>* out, const Team& team) {
-  const std::int64_t vectors = plan.n / kLanes<T>;
-  with_radix(plan.top, [&](auto radix) {
-    team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) { read_top<T, radix>(re, im, out, vectors, j0, j1); });
-  });
-}
-// re <- real part (+ skip * u); im, unless null, <- imaginary part
-template <class T>
-void write_row(const Plan<T>& plan, const Complex<T>* in, T* re, T* im, const T* u, T skip, const Team& team) {
-  const std::int64_t vectors = plan.n / kLanes<T>;
-  with_radix(plan.top, [&](auto radix) {
-    team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) {
-      if (im) write_top<T, radix, Write::complex>(in, re, im, u, skip, vectors, j0, j1);
-      else if (u) write_top<T, radix, Write::skip>(in, re, im, u, skip, vectors, j0, j1);
-      else write_top<T, radix, Write::real>(in, re, im, u, skip, vectors, j0, j1);
-    });
-  });
-}
-template <class T>
-void multiply_row(const Plan<T>& plan, const Spectra<T>& x, const Team& team) {
-  const std::int64_t vectors = plan.n / kLanes<T> / plan.top;
-  team(plan.top, [&](std::int64_t s) { walk(plan, x, 0, s, s * vectors, vectors); });
 }
 
 }  // namespace

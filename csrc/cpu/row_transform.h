@@ -1,0 +1,106 @@
+// A row and the rings it is multiplied in (docs/mathematics.md).
+//
+// Usually that is one ring, C[x]/(x^N - i). A circular row of suitable length L first folds as a real polynomial,
+//
+//   x^L - 1 = (x^(L/2) + 1) (x^(L/4) + 1) ... (x^M + 1) (x^M - 1)
+//
+// where the odd part modulo x^s + 1, s real points, is s/2 complex ones in C[x]/(x^(s/2) - i). That leaves half
+// the work; the last, even part is circular of length M and goes the usual way. Folded rows lie in place:
+// the even part first, the odd part of s points at [s, 2 s).
+#pragma once
+#include "ring_passes.h"
+#include "team.h"
+
+namespace {
+
+template <class T>
+class RowTransform {
+ public:
+  RowTransform(std::int64_t length, bool circular) {
+    std::int64_t even = length, best = plan_size<T>(length), odd_points = 0;
+    for (int folds = 1; circular && even % 4 == 0 && plan_size<T>(even / 4) == even / 4; ++folds) {
+      odd_points += even / 4, even /= 2;
+      if (odd_points + plan_size<T>(even) < best) best = odd_points + plan_size<T>(even), folds_ = folds;
+    }
+    even_length_ = length >> folds_;
+    even_ = &plan_of<T>(plan_size<T>(even_length_));
+    std::int64_t at = even_->n / kLanes<T>;
+    for (std::int64_t s = even_length_; s < length; s *= 2) {
+      odd_.push_back({&plan_of<T>(s / 2), s, at});
+      at += s / 2 / kLanes<T>;
+    }
+    vectors_ = at;
+    points_ = folds_ ? std::max(length, even_->n) : even_->n;
+  }
+
+  std::int64_t points() const { return points_; }    // real points of a row's buffer; past the length they are zero
+  std::int64_t vectors() const { return vectors_; }  // complex vectors of a spectrum
+  std::int64_t even_points() const { return even_->n; }
+  std::int64_t even_length() const { return even_length_; }
+
+  void fold(T* row) const {
+    for (std::int64_t half = even_length_ << folds_ >> 1; half >= even_length_ && folds_; half /= 2)
+      for (std::int64_t t = 0; t < half; t += kLanes<T>) {
+        const Vec<T> a = load(row + t), b = load(row + half + t);
+        store(row + t, a + b), store(row + half + t, a - b);
+      }
+    if (folds_) std::fill(row + (even_length_ << folds_), row + points_, T(0));
+  }
+  void unfold(T* row) const {
+    for (std::int64_t half = even_length_; half < even_length_ << folds_; half *= 2)
+      for (std::int64_t t = 0; t < half; t += kLanes<T>) {
+        const Vec<T> even = load(row + t), odd = load(row + half + t), two = splat(T(0.5));
+        store(row + t, two * (even + odd)), store(row + half + t, two * (even - odd));
+      }
+  }
+
+  // A folded row to its blocks. `im` belongs to the even part and may be null.
+  void read(const T* row, const T* im, Complex<T>* out, const Team& team) const {
+    for (const Odd& odd : odd_) read(*odd.plan, row + odd.size, row + odd.size + odd.size / 2, out + odd.at, team);
+    read(*even_, row, im, out, team);
+  }
+  // Blocks to a folded row, plus skip times the row that was there.
+  void write(const Complex<T>* in, T* row, T* im, bool with_skip, T skip, const Team& team) const {
+    for (const Odd& odd : odd_) write(*odd.plan, in + odd.at, row + odd.size, row + odd.size + odd.size / 2, with_skip, skip, team);
+    write(*even_, in, row, im, with_skip, skip, team);
+  }
+  void multiply(const Spectra<T>& x, const Team& team) const {
+    for (const Odd& odd : odd_) multiply(*odd.plan, x, odd.at, team);
+    multiply(*even_, x, 0, team);
+  }
+
+ private:
+  struct Odd {
+    const Plan<T>* plan;
+    std::int64_t size, at;  // real points, also where they start in a row; where their vectors start in a spectrum
+  };
+
+  static void read(const Plan<T>& plan, const T* re, const T* im, Complex<T>* out, const Team& team) {
+    const std::int64_t vectors = plan.n / kLanes<T>;
+    with_radix(plan.top, [&](auto radix) {
+      team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) { read_top<T, radix>(re, im, out, vectors, j0, j1); });
+    });
+  }
+  static void write(const Plan<T>& plan, const Complex<T>* in, T* re, T* im, bool with_skip, T skip, const Team& team) {
+    const std::int64_t vectors = plan.n / kLanes<T>;
+    with_radix(plan.top, [&](auto radix) {
+      team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) {
+        if (im && with_skip) write_top<T, radix, true, true>(in, re, im, skip, vectors, j0, j1);
+        else if (im) write_top<T, radix, true, false>(in, re, im, skip, vectors, j0, j1);
+        else if (with_skip) write_top<T, radix, false, true>(in, re, im, skip, vectors, j0, j1);
+        else write_top<T, radix, false, false>(in, re, im, skip, vectors, j0, j1);
+      });
+    });
+  }
+  static void multiply(const Plan<T>& plan, const Spectra<T>& x, std::int64_t at, const Team& team) {
+    const std::int64_t vectors = plan.n / kLanes<T> / plan.top;
+    team(plan.top, [&](std::int64_t s) { walk(plan, x, 0, s, at + s * vectors, vectors); });
+  }
+
+  int folds_ = 0;
+  std::int64_t even_length_, points_, vectors_;
+  const Plan<T>* even_;
+  std::vector<Odd> odd_;
+};
+
+}  // namespace
