@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
         blocks=options.blocks,
     )
     print(
-        f"A language model with {settings.blocks} blocks of long convolutions learns to write Python from the "
-        f"standard library's sources, {settings.length} bytes at a time:\n"
+        f"A language model with {settings.blocks} blocks of long convolutions learns to write Python from "
+        f"the standard library's sources, {settings.length} bytes at a time:\n"
         f"{settings.seconds:g} s with plain PyTorch, then {settings.seconds:g} s with equiconv; "
         "same model, same seed, same batches."
     )
