@@ -9,6 +9,7 @@ A library is built once for the content of its sources, into build/cuda_on_cpu (
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import os
@@ -83,14 +84,17 @@ def library(build: str, sources: tuple[Path, ...] | None = None) -> Path:
         content.update(path.name.encode() + path.read_bytes())
     name = "kernels" if own else sources[0].stem
     target = ROOT / "build" / "cuda_on_cpu" / f"{name}-{build}-{content.hexdigest()[:16]}.so"
-    if not target.exists():
-        _compile(build, sources, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes that want the same library wait for the first
+        if not target.exists():
+            _compile(build, sources, target)
     return target
 
 
 def _compile(build: str, sources: tuple[Path, ...], target: Path) -> None:
-    scratch = target.with_suffix(f".{os.getpid()}")
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_suffix(".objects")
+    scratch.mkdir(exist_ok=True)
     command = [compiler(), "-std=c++20", "-g", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
     command += ["-fno-omit-frame-pointer", f"-I{HERE / 'include'}", f"-I{KERNELS}", "-isystem", str(cuda_include())]
     parts = [(s, FLAGS[build]) for s in sources]
@@ -108,7 +112,7 @@ def _compile(build: str, sources: tuple[Path, ...], target: Path) -> None:
     link = EMULATOR_FLAGS[build] if build == "asan" else []
     made = scratch / "library.so"
     _run([*command[:1], "-shared", "-Wl,-Bsymbolic", *link, "-o", str(made), *map(str, objects)])
-    made.replace(target)  # atomic: two processes may build the same
+    made.replace(target)
     shutil.rmtree(scratch)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes as c
+import re
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,13 +78,12 @@ class Device:
     """One build of the kernels (see build.py)."""
 
     path: Path
+    build: str = "fast"
     lib: c.CDLL = field(init=False)
 
     def __post_init__(self) -> None:
         self.lib = c.CDLL(str(self.path))
         self.lib.cuda_on_cpu_report.restype = c.c_char_p
-        self.lib.fft_conv_forward_workspace.restype = c.c_int64
-        self.lib.fft_conv_backward_workspace.restype = c.c_int64
 
     # ---- the emulator ----
 
@@ -90,11 +91,26 @@ class Device:
         """forward, reverse, random:SEED or warp:SEED."""
         self.lib.cuda_on_cpu_schedule(order.encode())
 
+    def architecture(self, sm: int) -> None:
+        """Which device to be: 80, 86 or 90. They differ in how much shared memory a block can have."""
+        self.lib.cuda_on_cpu_architecture(sm)
+
     def report(self) -> str:
         """What the emulator found since the last call."""
         text = self.lib.cuda_on_cpu_report().decode()
         self.lib.cuda_on_cpu_clear()
+        if self.build == "race":
+            self.memory_reset()
         return text
+
+    def launched(self) -> set[str]:
+        """The names of the kernels that have run."""
+        self.lib.cuda_on_cpu_launched.restype = c.c_char_p
+        offsets = {int(line, 16) for line in self.lib.cuda_on_cpu_launched().decode().split()}
+        symbols = subprocess.check_output(["nm", "-C", "--defined-only", str(self.path)], text=True)
+        names = (line.split(maxsplit=2) for line in symbols.splitlines())
+        full = (name for at, _, name in names if int(at, 16) in offsets)
+        return {re.search(r"(\w+)(?:<.*>)?\(", name.replace("(anonymous namespace)::", ""))[1] for name in full}
 
     def memory_table(self) -> list[dict]:
         """Per load or store instruction: how many wavefronts or sectors it took, and the fewest possible."""
@@ -156,6 +172,7 @@ class Device:
     def launch(self, kind: str, size: FftConv, arguments: c.Structure) -> int:
         """fft_conv_forward or fft_conv_backward, with the workspace it asks for; returns the CUDA error."""
         ask = getattr(self.lib, f"fft_conv_{kind}_workspace")
+        ask.restype = c.c_int64
         workspace = self.allocate(ask(c.byref(size), c.byref(arguments)))
         error = getattr(self.lib, f"fft_conv_{kind}")(c.byref(size), c.byref(arguments), workspace)
         self.free(workspace)

@@ -21,11 +21,9 @@ SCHEDULES = ["forward", "reverse", "random:1", "warp:2"]
 @pytest.fixture(scope="module", params=["fast", "race"])
 def emulated(request: pytest.FixtureRequest) -> Device:
     try:
-        emulated = Device(build.library(request.param, (PLANTED,)))
+        return Device(build.library(request.param, (PLANTED,)), request.param)
     except build.Unavailable as missing:
         pytest.skip(str(missing))
-    emulated.build = request.param
-    return emulated
 
 
 def reverse(emulated: Device, mistake: int, schedule: str = "forward") -> tuple[int, np.ndarray, str]:

@@ -1,0 +1,110 @@
+"""Calls of fft_conv: their arguments, and what the CUDA kernels make of them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .device import MODES, Backward, Device, FftConv, Forward, Tensor, from_bfloat16, to_bfloat16
+
+GRADIENTS = ("grad_x", "grad_filter", "grad_pre_gate", "grad_post_gate", "grad_skip")
+
+
+@dataclass(frozen=True)
+class Case:
+    length: int
+    batch: int = 2
+    channels: int = 3
+    taps: int = 0  # 0: as many as the mode allows
+    mode: str = "causal"
+    shared: bool = True
+    layout: str = "bdl"
+    stored: str = "float32"
+    stored_filter: str = ""  # "": like the others
+    gates: str = "pre post"
+    skip: bool = True
+    wanted: tuple[str, ...] = GRADIENTS
+
+    def __str__(self) -> str:
+        parts = [self.length, f"{self.batch}x{self.channels}", self.mode, self.layout, self.stored]
+        parts += ["shared" if self.shared else "own", self.gates.replace(" ", "+") or "ungated"]
+        parts += [f"{self.taps}taps"] if self.taps else []
+        parts += [self.stored_filter] if self.stored_filter else []
+        parts += [] if self.skip else ["noskip"]
+        parts += [] if self.wanted == GRADIENTS else ["+".join(self.wanted)]
+        return "-".join(map(str, parts))
+
+    @property
+    def filter_taps(self) -> int:
+        return self.taps or (2 * self.length - 1 if self.mode == "bidirectional" else self.length)
+
+    def dtype_of(self, name: str) -> str:
+        own = name.removeprefix("grad_") in ("filter", "skip")
+        return self.stored_filter if own and self.stored_filter else self.stored
+
+    def axes_of(self, name: str) -> tuple[int, ...]:
+        if name.endswith("skip"):
+            return (1,)
+        return (1, 2) if name.endswith("filter") and self.shared else (0, 1, 2)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        last = self.filter_taps if name.endswith("filter") else self.length
+        return tuple((self.batch, self.channels, last)[axis] for axis in self.axes_of(name))
+
+    def order_of(self, name: str) -> tuple[int, ...]:
+        follows_layout = not name.endswith(("filter", "skip"))
+        return (0, 2, 1) if follows_layout and self.layout == "bld" else ()
+
+    def arguments(self) -> dict[str, np.ndarray]:
+        """(batch, channel, position) whatever the layout, in float64, holding what the stored type can."""
+        r = np.random.default_rng(0)
+        names = ["x", "filter", "grad_out"] + [f"{gate}_gate" for gate in self.gates.split()]
+        names += ["skip"] if self.skip else []
+        return {name: rounded(r.standard_normal(self.shape_of(name)), self.dtype_of(name)) for name in names}
+
+    def put(self, device: Device, name: str, value: np.ndarray) -> Tensor:
+        return device.put(value, self.dtype_of(name), axes=self.axes_of(name), order=self.order_of(name))
+
+    def empty(self, device: Device, name: str) -> Tensor:
+        return device.empty(
+            self.shape_of(name), self.dtype_of(name), axes=self.axes_of(name), order=self.order_of(name)
+        )
+
+    def run(self, device: Device, arguments: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """y and the gradients that are wanted."""
+        arguments = self.arguments() if arguments is None else arguments
+        size = FftConv(
+            self.batch, self.channels, self.length, self.filter_taps, MODES[self.mode], self.shared
+        )
+        absent = {"grad_pre_gate": "pre_gate", "grad_post_gate": "post_gate", "grad_skip": "skip"}
+        given = {name: self.put(device, name, value) for name, value in arguments.items()}
+        y = {"y": self.empty(device, "y")}
+        grads = {n: self.empty(device, n) for n in self.wanted if absent.get(n, "x") in arguments}
+
+        inputs = {name: tensor.array() for name, tensor in given.items()}
+        grad_out = inputs.pop("grad_out")
+        assert device.launch("forward", size, Forward(**inputs, y=y["y"].array())) == 0, device.report()
+        outputs = {name: tensor.array() for name, tensor in grads.items()}
+        backward = Backward(**inputs, grad_out=grad_out, **outputs)
+        assert device.launch("backward", size, backward) == 0, device.report()
+
+        results = {name: device.get(tensor) for name, tensor in (y | grads).items()}
+        device.free(*(tensor.pointer for tensor in (given | y | grads).values()))
+        return results
+
+
+def rounded(a: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype == "bfloat16":
+        return from_bfloat16(to_bfloat16(a)).astype(np.float64)
+    return a.astype(dtype).astype(np.float64)
+
+
+def save(path: Path, device: Device, cases: list[Case]) -> None:
+    """Runs the cases and keeps their results: for a process of its own, see test_cuda_on_cpu.py."""
+    results = {f"{i}/{name}": a for i, case in enumerate(cases) for name, a in case.run(device).items()}
+    if text := device.report():
+        sys.exit(text)
+    np.savez(path, **results)
