@@ -10,9 +10,7 @@ namespace py = pybind11;
 namespace cpu = equiconv::cpu;
 
 PYBIND11_MODULE(_C, m) {
-  const auto name = [](cpu::Capability c) {
-    return py::str(std::string(cpu::capability_names[static_cast<std::size_t>(c)]));
-  };
+  const auto name = [](cpu::Capability c) { return cpu::capability_names[static_cast<std::size_t>(c)]; };
   const bool cuda = *equiconv::build_info::nvcc != '\0';
   const auto unless_cpu_only = [&](const char* text) -> py::object {
     return cuda ? py::object(py::str(text)) : py::none();
@@ -26,8 +24,7 @@ PYBIND11_MODULE(_C, m) {
   info["torch_headers"] = equiconv::build_info::torch_headers;
   info["torch_target"] = std::to_string(equiconv::build_info::torch_target >> 56) + "." +
                          std::to_string(equiconv::build_info::torch_target >> 48 & 0xff);
-  info["cpu_capability"] =
-      name(cpu::cpu_capability());  // throws, and so fails the import, if it was set wrongly
+  info["cpu_capability"] = name(cpu::cpu_capability());  // set wrongly, it throws: the import fails
   info["cpu_detected"] = name(cpu::detected_capability());
   m.attr("build_info") = info;
 }
