@@ -146,15 +146,26 @@ struct Spread {
   }
 };
 
+struct Row {
+  std::int64_t batch, channel;
+};
 // A group of channels over a run of batch entries.
 struct Item {
   std::int64_t batch, batch_end, channel, channels;
+
+  // The row that follows the c-th of a batch entry.
+  Row after(const Item& next, std::int64_t at, std::int64_t c) const {
+    if (c + 1 < channels) return {at, channel + c + 1};
+    if (at + 1 < batch_end) return {at + 1, channel};
+    return {next.batch, next.channel};
+  }
 };
 struct Items {
   std::int64_t batch, channels, group, runs;  // runs: into how many pieces the batch is cut
   std::int64_t groups() const { return (channels + group - 1) / group; }
   std::int64_t count() const { return groups() * runs; }
-  Item operator[](std::int64_t i) const {
+  Item operator[](std::int64_t i) const {  // past the end: the last one again
+    i = std::min(i, count() - 1);
     const std::int64_t run = i / groups(), channel = i % groups() * group;
     return {batch * run / runs, batch * (run + 1) / runs, channel, std::min(group, channels - channel)};
   }
@@ -181,7 +192,7 @@ class Forward {
     for (std::int64_t i = 0; i < spread_.slots; ++i) slots.emplace_back(*this, arena);
     spread_.outer(spread_.slots, [&](std::int64_t i) {
       for (std::int64_t n = items_.count() * i / spread_.slots; n < items_.count() * (i + 1) / spread_.slots; ++n)
-        item(items_[n], slots[std::size_t(i)]);
+        item(items_[n], items_[n + 1], slots[std::size_t(i)]);
     });
   }
 
@@ -213,7 +224,7 @@ class Forward {
     conv_.transform->read(f.re, f.im, out, team);
   }
 
-  void item(const Item& item, Slot& slot) const {
+  void item(const Item& item, const Item& next, Slot& slot) const {
     const auto& n = conv_.size;
     if (reuse_)
       spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
@@ -229,7 +240,7 @@ class Forward {
       });
       spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
         row(batch, item.channel + c, slot.u + c * conv_.pitch, slot.rows[std::size_t(r)],
-            reuse_ ? slot.spectra + c * conv_.vectors() : nullptr, team);
+            reuse_ ? slot.spectra + c * conv_.vectors() : nullptr, team, ahead(item, next, batch, c));
       });
       spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
         store_rows<T>(a_.y, a_.post_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin, conv_.pitch);
@@ -237,8 +248,20 @@ class Forward {
     }
   }
 
+  // What row c of an item leaves to be fetched while it is worked on: what is stored next, and what is loaded then.
+  Ahead ahead(const Item& item, const Item& next, std::int64_t batch, std::int64_t c) const {
+    const auto& n = conv_.size;
+    Ahead rows;
+    look_ahead(rows, a_.post_gate, batch, item.channel + c, n.length);
+    look_ahead(rows, a_.y, batch, item.channel + c, n.length);
+    const Row then = item.after(next, batch, c);
+    if (items_.group == 1) look_ahead(rows, a_.x, then.batch, then.channel, n.length), look_ahead(rows, a_.pre_gate, then.batch, then.channel, n.length);
+    if (!reuse_) look_ahead(rows, a_.filter, then.batch, then.channel, n.taps);
+    return rows;
+  }
+
   // u <- filter (*) u + skip * u
-  void row(std::int64_t batch, std::int64_t channel, T* u, const typename Slot::Row& s, Complex<T>* ready, const Team& team) const {
+  void row(std::int64_t batch, std::int64_t channel, T* u, const typename Slot::Row& s, Complex<T>* ready, const Team& team, const Ahead& ahead) const {
     const auto& n = conv_.size;
     const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
     if (conv_.direct) {
@@ -251,7 +274,7 @@ class Forward {
     }
     conv_.prepare(u);
     Spectra<T> x;
-    x.u = s.u, x.k = ready ? ready : s.k, x.convolve = true, x.merge = {x.u};
+    x.u = s.u, x.k = ready ? ready : s.k, x.convolve = true, x.merge = {x.u}, x.ahead = &ahead;
     conv_.transform->read(u, nullptr, x.u, team);
     if (ready) {
       x.split = {x.u};
@@ -293,7 +316,7 @@ class Backward {
     for (std::int64_t i = 0; i < spread_.slots; ++i) slots.emplace_back(*this, arena);
     spread_.outer(spread_.slots, [&](std::int64_t i) {
       for (std::int64_t n = items_.count() * i / spread_.slots; n < items_.count() * (i + 1) / spread_.slots; ++n)
-        item(items_[n], n / items_.groups(), slots[std::size_t(i)], shared);
+        item(items_[n], items_[n + 1], n / items_.groups(), slots[std::size_t(i)], shared);
     });
     finish(shared);
   }
@@ -334,7 +357,7 @@ class Backward {
     return items;
   }
 
-  void item(const Item& item, std::int64_t run, Slot& slot, const Shared& shared) const {
+  void item(const Item& item, const Item& next, std::int64_t run, Slot& slot, const Shared& shared) const {
     const auto& n = conv_.size;
     const bool summed = n.shared && a_.grad_filter;
     if (summed && !conv_.direct) std::fill_n(slot.sums, item.channels * conv_.vectors(), Complex<T>{});
@@ -350,7 +373,7 @@ class Backward {
         T *u = slot.u + c * conv_.pitch, *g = slot.g + c * conv_.pitch;
         if (a_.grad_skip) shared.skip[batch * n.channels + item.channel + c] = dot(g, u, n.length);
         if (conv_.direct) direct_row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)], summed ? partial(shared, run, item.channel + c) : nullptr);
-        else row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)], summed ? slot.sums + c * conv_.vectors() : nullptr, team);
+        else row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)], summed ? slot.sums + c * conv_.vectors() : nullptr, team, ahead(item, next, batch, c));
       });
       spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
         if (a_.grad_post_gate) store_rows<T>(a_.grad_post_gate, a_.grad_out, part(begin, end), slot.u + begin, conv_.pitch);
@@ -370,16 +393,29 @@ class Backward {
       });
   }
 
+  Ahead ahead(const Item& item, const Item& next, std::int64_t batch, std::int64_t c) const {
+    const auto& n = conv_.size;
+    Ahead rows;
+    for (const Output* a : {&a_.grad_x, &a_.grad_pre_gate, &a_.grad_post_gate}) look_ahead(rows, *a, batch, item.channel + c, n.length);
+    if (!n.shared) look_ahead(rows, a_.grad_filter, batch, item.channel + c, n.taps);
+    const Row then = item.after(next, batch, c);
+    if (items_.group == 1)
+      for (const Input* a : {&a_.x, &a_.grad_out, &a_.pre_gate, &a_.post_gate}) look_ahead(rows, *a, then.batch, then.channel, n.length);
+    look_ahead(rows, a_.filter, then.batch, then.channel, n.taps);
+    return rows;
+  }
+
   T* partial(const Shared& shared, std::int64_t run, std::int64_t channel) const {
     return shared.filter + (run * conv_.size.channels + channel) * conv_.size.taps;
   }
 
   // u <- filter (*) u + skip * u;  g <- adjoint(filter) g + skip * g;  the filter's gradient is stored, or added to `sum`
-  void row(std::int64_t batch, std::int64_t channel, T* u, T* g, const typename Slot::Row& s, Complex<T>* sum, const Team& team) const {
+  void row(std::int64_t batch, std::int64_t channel, T* u, T* g, const typename Slot::Row& s, Complex<T>* sum, const Team& team,
+           const Ahead& ahead) const {
     const auto& n = conv_.size;
     const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
     Spectra<T> x;
-    x.u = s.u, x.k = s.k, x.g = s.g, x.sum = sum;
+    x.u = s.u, x.k = s.k, x.g = s.g, x.sum = sum, x.ahead = &ahead;
     x.convolve = bool(a_.grad_post_gate), x.grad_filter = bool(a_.grad_filter), x.grad_signal = signal_;
     int split = 0, merge = 0;
     if (x.convolve || x.grad_filter) {

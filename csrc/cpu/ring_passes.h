@@ -177,8 +177,34 @@ void merge_block(Complex<T>* x, std::int64_t vectors, int radix, const Factors4<
 //   convolve      u <- u k
 //   grad_filter   k <- adjoint(u) g, or sum <- sum + adjoint(u) g where there is a sum
 //   grad_signal   g <- adjoint(k) g
+// Rows of memory that will be wanted soon: asked for leaf by leaf, while the arithmetic goes on. Short rows only: a long
+// one would push what is being worked on out of the cache (measured: 17 % gained at 4 KB a row, 12 % lost at 256 KB).
+struct Ahead {
+  static constexpr std::int64_t kLongest = 1 << 15;  // bytes
+
+  struct Row {
+    const char* first;
+    std::int64_t lines;
+  };
+  std::array<Row, 12> rows;
+  int used = 0;
+
+  void add(const void* first, std::int64_t bytes) {
+    if (first && bytes <= kLongest) rows[std::size_t(used++)] = {static_cast<const char*>(first), (bytes + 63) / 64};
+  }
+  // Inlined by force: GCC 12 takes a function that only prefetches for one without effect.
+  EQUICONV_INLINE void fetch(std::int64_t leaf, std::int64_t leaves) const {
+    for (int i = 0; i < used; ++i) {
+      const Row& r = rows[std::size_t(i)];
+      const std::int64_t end = r.lines * (leaf + 1) / leaves;
+      for (std::int64_t n = r.lines * leaf / leaves; n < end; ++n) __builtin_prefetch(r.first + 64 * n, 0, 2);
+    }
+  }
+};
+
 template <class T>
 struct Spectra {
+  const Ahead* ahead = nullptr;
   Complex<T>*u = nullptr, *k = nullptr, *g = nullptr, *sum = nullptr;
   bool convolve = false, grad_filter = false, grad_signal = false;
   std::array<Complex<T>*, 4> split{}, merge{};
@@ -206,6 +232,7 @@ template <class T>
 void walk(const Plan<T>& plan, const Spectra<T>& x, std::size_t pass, std::int64_t block, std::int64_t at, std::int64_t vectors) {
   if (pass == plan.passes.size()) {
     const auto& leaf = plan.leaves[std::size_t(block)];
+    if (x.ahead) x.ahead->fetch(block, std::int64_t(plan.leaves.size()));
     for (Complex<T>* s : x.split) {
       if (!s) break;
       leaf_split(s + at, leaf);

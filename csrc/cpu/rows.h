@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../fft_conv.h"
+#include "ring_passes.h"
 #include "simd.h"
 
 namespace {
@@ -52,10 +53,22 @@ struct Part {
   std::int64_t batch, channel, channels, begin, end;
 };
 
+inline std::int64_t bytes_of(DType dtype) {
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
+}
+// Adds a row of contiguous positions to what is fetched ahead.
+template <class Void>
+void look_ahead(Ahead& ahead, const equiconv::Array<Void>& a, std::int64_t batch, std::int64_t channel, std::int64_t n) {
+  if (!a || lie_of(a) != Lie::rows) return;
+  const std::int64_t size = bytes_of(a.dtype);
+  ahead.add(static_cast<const char*>(static_cast<const void*>(a.data)) + size * (batch * a.batch + channel * a.channel), n * size);
+}
+
 // Asks for a block of `height` positions by `width` contiguous channels in the order in which it lies, so that the
-// hardware sees streams; the tiles that follow go down its columns.
+// hardware sees streams; the tiles that follow go down its columns. (Inlined by force: GCC 12 takes a function that
+// only prefetches for one without effect.)
 template <class S>
-inline void fetch_block(const S* first, std::int64_t stride, int height, std::int64_t width) {
+EQUICONV_INLINE void fetch_block(const S* first, std::int64_t stride, int height, std::int64_t width) {
   if (!first) return;
   for (int i = 0; i < height; ++i)
     for (std::int64_t c = 0; c < width; c += 64 / std::int64_t(sizeof(S))) __builtin_prefetch(first + i * stride + c);
