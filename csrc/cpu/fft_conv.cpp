@@ -214,7 +214,7 @@ class Forward {
   };
 
   static Items divide(const FftConv& size, const FftConvForward& a, int threads) {
-    Items items{size.batch, size.channels, std::min(std::max(group_of<T>(a.x), group_of<T>(a.y)), std::max<std::int64_t>(size.channels, 1)), size.batch};
+    Items items{size.batch, size.channels, std::min(std::max(group_of<T>(a.x, size.length), group_of<T>(a.y, size.length)), std::max<std::int64_t>(size.channels, 1)), size.batch};
     if (size.shared) items.runs = std::min(size.batch, (4 * threads + items.groups() - 1) / items.groups());
     return items;
   }
@@ -352,7 +352,7 @@ class Backward {
   };
 
   static Items divide(const FftConv& size, const FftConvBackward& a) {
-    Items items{size.batch, size.channels, std::min(std::max(group_of<T>(a.x), group_of<T>(a.grad_out)), std::max<std::int64_t>(size.channels, 1)), size.batch};
+    Items items{size.batch, size.channels, std::min(std::max(group_of<T>(a.x, size.length), group_of<T>(a.grad_out, size.length)), std::max<std::int64_t>(size.channels, 1)), size.batch};
     if (size.shared) items.runs = std::max<std::int64_t>(1, std::min(size.batch, (kRuns + items.groups() - 1) / items.groups()));
     return items;
   }

@@ -36,11 +36,11 @@ Lie lie_of(const A& a, const B& gate) {
   return !gate || lie_of(gate) == lie ? lie : Lie::scattered;
 }
 
-// Channels that are worth loading together: some tiles' width where channels are contiguous, else one.
-constexpr int kTiles = 4;  // measured: a group of 4 vectors of channels reads half again as fast as one of 1
+// Channels that are worth loading together: some tiles' width where channels are contiguous, else one. Measured: a
+// group of 4 tiles is loaded half again as fast as one; of long rows it would take much memory for no gain.
 template <class T, class Void>
-std::int64_t group_of(const equiconv::Array<Void>& a) {
-  return lie_of(a) == Lie::tiles ? kTiles * kLanes<T> : 1;
+std::int64_t group_of(const equiconv::Array<Void>& a, std::int64_t length) {
+  return lie_of(a) == Lie::tiles ? (length <= 1 << 17 ? 4 : 1) * kLanes<T> : 1;
 }
 
 template <class Pointee, class Void>
