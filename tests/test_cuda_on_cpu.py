@@ -66,8 +66,9 @@ CASES = [
     *(Case(n, mode=mode, shared=shared) for n in LENGTHS for mode in MODES for shared in (True, False)),
     *(Case(n, layout="bld", shared=shared) for n in LENGTHS for shared in (True, False)),
     # every stored type, and a float32 filter beside a half type
-    *(Case(n, stored=t, channels=20, layout=l)
-      for n in (37, 300) for t in ("float64", "bfloat16", "float16") for l in ("bdl", "bld")),
+    *(Case(n, stored=t, channels=20, layout=layout)
+      for n in (37, 300) for t in ("float64", "bfloat16", "float16")
+      for layout in ("bdl", "bld")),
     *(Case(100, stored=t, stored_filter="float32", mode="bidirectional", shared=False)
       for t in ("bfloat16", "float16")),
     # what may be absent, and what may not be wanted
@@ -100,7 +101,8 @@ def test_it_equals_the_reference(fast: Device, case: Case) -> None:
 
 # A few of every kind: small enough for the slower builds, and between them all code paths but length.
 SMALL = [
-    Case(1), Case(31, mode="bidirectional", channels=5), Case(100, layout="bld", shared=False, mode="circular"),
+    Case(1), Case(31, mode="bidirectional", channels=5),
+    Case(100, layout="bld", shared=False, mode="circular"),
     Case(257, stored="bfloat16", stored_filter="float32"), Case(40, stored="float64", mode="bidirectional"),
     Case(600, batch=9, channels=1, mode="circular"),
 ]  # fmt: skip

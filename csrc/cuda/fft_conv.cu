@@ -29,221 +29,14 @@
 
 #include <algorithm>
 
+#include "fft_conv_columns.cuh"
+#include "fft_conv_rows.cuh"
 #include "fft_conv_tensors.cuh"
 #include "launch.cuh"
 #include "ring_transform.cuh"
 
 namespace equiconv::cuda {
 namespace {
-
-template <class R>
-constexpr int kMaxThreads = sizeof(R) == sizeof(float) ? 512 : 256;  // leaves 128 (256) registers
-
-// ---- the work of a launch ----------------------------------------------------------------------
-
-// Rows are numbered (id, repeat): a filter has one id and is used `repeats` times. A unit of work is a
-// tile of ids, as many as a block has transforms, for one chunk of the repeats.
-struct Work {
-  std::uint32_t tiles = 0, chunks = 1, repeats = 1;
-
-  __host__ __device__ std::uint32_t units() const { return tiles * chunks; }
-};
-struct Unit {
-  std::uint32_t id;  // of the first row
-  std::uint32_t chunk;
-  std::uint32_t begin, end;  // repeats
-
-  __device__ Unit(const Work& w, const Ring& ring, std::uint32_t unit)
-      : id(unit % w.tiles << ring.log_rows),
-        chunk(unit / w.tiles),
-        begin(std::uint32_t(std::uint64_t(w.repeats) * chunk / w.chunks)),
-        end(std::uint32_t(std::uint64_t(w.repeats) * (chunk + 1) / w.chunks)) {}
-};
-
-// A spectrum that each thread keeps for itself.
-template <class R>
-struct Spectrum {
-  Complex<R>* data;
-  int groups;
-
-  // f(k, the place of point k)
-  template <class F>
-  __device__ __forceinline__ void for_each(const Place& p, F f) const {
-    Complex<R>* at = data + p.index;
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k, at += groups) f(k, *at);
-  }
-  __device__ __forceinline__ void put(const Group<R>& v, const Place& p) const {
-    for_each(p, [&](int k, Complex<R>& kept) { kept = v[k]; });
-  }
-  __device__ __forceinline__ void get(Group<R>& v, const Place& p) const {
-    for_each(p, [&](int k, Complex<R>& kept) { v[k] = kept; });
-  }
-  // v times this, or times its conjugate
-  __device__ __forceinline__ void multiply(Group<R>& v, const Place& p) const {
-    for_each(p, [&](int k, Complex<R>& kept) { v[k] = kept * v[k]; });
-  }
-  __device__ __forceinline__ void correlate(Group<R>& v, const Place& p) const {
-    for_each(p, [&](int k, Complex<R>& kept) { v[k] = conj(kept) * v[k]; });
-  }
-};
-// The spectra of a block: the first few in shared memory, the others in the block's own workspace.
-template <class R>
-struct Spectra {
-  int count = 0, in_shared = 0;
-  Complex<R>* workspace = nullptr;
-
-  __device__ Spectrum<R> operator()(int i, const Ring& ring) const {
-    const int size = kGroup * ring.groups();
-    auto* shared = reinterpret_cast<Complex<R>*>(dynamic_shared() + ring.shared_bytes<R>());
-    if (i < in_shared) return {shared + i * size, ring.groups()};
-    const std::int64_t slot = std::int64_t(blockIdx.x) * (count - in_shared) + i - in_shared;
-    return {workspace + slot * size, ring.groups()};
-  }
-};
-
-// ---- where rows come from and go to ------------------------------------------------------------
-
-template <class R>
-__device__ __forceinline__ void scaled_real(R (&c)[kGroup], const Group<R>& v, int log_n) {
-  const R scale = R(1) / R(1 << log_n);
-#pragma unroll
-  for (int k = 0; k < kGroup; ++k) c[k] = scale * v[k].re;
-}
-template <class R>
-__device__ __forceinline__ void complex_of(Group<R>& v, const R (&re)[kGroup]) {
-#pragma unroll
-  for (int k = 0; k < kGroup; ++k) v[k] = {re[k], R(0)};
-}
-
-enum class Source { filter, signal, gradient };
-enum class Result { y, grad_post_gate, grad_signal };
-
-template <class R>
-__device__ __forceinline__ void load_points(Source source, const Tensors<R>& t, Group<R>& v, const Span& s) {
-  if (source == Source::filter) return t.load_filter(v, s);
-  R re[kGroup];
-  if (source == Source::signal) t.load_signal(re, s);
-  else t.load_gradient(re, s);
-  complex_of(v, re);
-}
-template <class R>
-__device__ __forceinline__ void store_points(Result result, const Tensors<R>& t, const Group<R>& v,
-                                      const Span& s) {
-  R c[kGroup];
-  scaled_real(c, v, t.log_n);
-  if (result == Result::y) t.store_y(c, s);
-  else if (result == Result::grad_post_gate) t.store_grad_post_gate(c, s);
-  else t.store_grad_signal(c, s);
-}
-
-// Whole rows, straight from and to the tensors: the one launch.
-template <class R>
-struct WholeRows {
-  Tensors<R> t;
-  Complex<R>* parts;  // (chunk, id, N): the filter's gradient before the chunks are summed, or null
-  R* lag0;            // (id): its point 0, or null
-
-  static constexpr bool kOneRoot = true;
-  __device__ R turns(std::uint32_t) const { return R(0.25); }
-
-  __device__ __forceinline__ void load(Source source, Group<R>& v, std::uint32_t id, std::uint32_t repeat,
-                                       const Place& p, int step) const {
-    load_points(source, t, v, t.span(id, repeat, p.group, step));
-  }
-  __device__ __forceinline__ void store(Result result, const Group<R>& v, std::uint32_t id,
-                                        std::int64_t repeat, const Place& p, int step) const {
-    store_points(result, t, v, t.span(id, repeat, p.group, step));
-  }
-  __device__ bool resumes() const { return false; }
-  __device__ bool completes() const { return true; }
-  __device__ __forceinline__ void store_grad_filter(const RingTransform<R>& ring, const Group<R>& v,
-                                                    const Unit& u, const Place& p, int step) const {
-    if (!parts) return ring.write(v, p);
-    const std::uint32_t id = u.id + p.row;
-    if (id >= t.ids) return;
-    Complex<R>* part = parts + ((std::int64_t(u.chunk) * t.ids + id) << t.log_n) + p.group;
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k) part[k * step] = v[k];
-  }
-  // A tap may draw on two points, so it waits until all are there.
-  __device__ __forceinline__ void store_taps(const RingTransform<R>& ring, const Unit& u) const {
-    if (parts) return;
-    __syncthreads();
-    const R scale = R(1) / R(1 << t.log_n);
-    const int log_width = t.log_n + (t.size.taps > 1 << t.log_n);
-    for (int i = threadIdx.x; i < ring.ring.rows() << log_width; i += blockDim.x) {
-      const int row = i >> log_width, tap = i & ((1 << log_width) - 1);
-      const std::uint32_t id = u.id + row;
-      const auto at = [&](int n) -> Complex<R> {
-        const Complex<R> z = ring.at(row, n);
-        return {scale * z.re, scale * z.im};
-      };
-      if (id >= t.ids) continue;
-      if (t.grad_filter.data && tap < t.size.taps) t.store_grad_tap(id, tap, at);
-      if (lag0 && tap == 0) lag0[id] = at(0).re;
-    }
-  }
-};
-
-// Polynomials in the workspace, N = N1 N2 points each, in portions: the three launches.
-template <class R>
-struct Polynomials {
-  Complex<R> *filter = nullptr, *grad_filter = nullptr;  // (id, N)
-  Complex<R> *signal = nullptr, *gradient = nullptr;     // (id, repeat, N)
-  int log_n1 = 0, log_n2 = 0;
-  std::uint32_t first_id = 0, ids = 0;  // the portion
-  std::int64_t first_repeat = 0, repeats = 0;
-  bool first_portion = true, last_portion = true;  // of a filter's repeats
-
-  __device__ Complex<R>* row(Source source, std::int64_t id, std::int64_t repeat) const {
-    const int log_n = log_n1 + log_n2;
-    if (source == Source::filter) return filter + (id << log_n);
-    return (source == Source::signal ? signal : gradient) + ((id * repeats + repeat) << log_n);
-  }
-};
-
-// Their rows of N2 points: row b of polynomial id / N1 is a ring of its own.
-template <class R>
-struct RowsOfPolynomials {
-  Polynomials<R> p;
-
-  static constexpr bool kOneRoot = false;
-  __device__ R turns(std::uint32_t id) const {
-    const unsigned b = id & ((1u << p.log_n1) - 1);
-    return (R(__brev(b) >> (32 - p.log_n1)) + R(0.25)) / R(1 << p.log_n1);
-  }
-  __device__ Complex<R>* row(Source source, std::uint32_t id, std::uint32_t repeat) const {
-    const std::uint32_t b = id & ((1u << p.log_n1) - 1);
-    return p.row(source, id >> p.log_n1, repeat) + (std::int64_t(b) << p.log_n2);
-  }
-  __device__ __forceinline__ void load(Source source, Group<R>& v, std::uint32_t id, std::uint32_t repeat,
-                                       const Place& place, int step) const {
-    const Complex<R>* from = row(source, id, repeat) + place.group;
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k) v[k] = from[k * step];
-  }
-  // A result takes the place of what it was made from last.
-  __device__ __forceinline__ void store(Result result, const Group<R>& v, std::uint32_t id,
-                                        std::int64_t repeat, const Place& place, int step) const {
-    const Source over = result == Result::grad_signal ? Source::gradient : Source::signal;
-    Complex<R>* to = row(over, id, repeat) + place.group;
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k) to[k * step] = v[k];
-  }
-  __device__ bool resumes() const { return !p.first_portion; }
-  __device__ bool completes() const { return p.last_portion; }
-  __device__ Complex<R>* sum(std::uint32_t id) const {
-    return p.grad_filter + (std::int64_t(id) << p.log_n2);
-  }
-  __device__ __forceinline__ void store_grad_filter(const RingTransform<R>&, const Group<R>& v,
-                                                    const Unit& u, const Place& place, int step) const {
-    Complex<R>* to = sum(u.id) + place.group;
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k) to[k * step] = v[k];
-  }
-  __device__ void store_taps(const RingTransform<R>&, const Unit&) const {}
-};
 
 // ---- forward -----------------------------------------------------------------------------------
 
@@ -266,17 +59,14 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
     for (std::uint32_t repeat = u.begin; repeat < u.end; ++repeat) {
       // 2. The signal's, and while it is in registers the product and the way back.
       transform.forward(
-          [&](Group<R>& v, const Place& p) {
-            rows.load(Source::signal, v, u.id + p.row, repeat, p, step);
-          },
+          [&](Group<R>& v, const Place& p) { rows.load(Source::signal, v, u.id + p.row, repeat, p, step); },
           [&](Group<R>& v, const Place& p) {
             filter.multiply(v, p);
             transform.begin_inverse(v, p);
           });
       // 3. Back, weighed and gated.
-      transform.inverse([&](Group<R>& v, const Place& p) {
-        rows.store(Result::y, v, u.id + p.row, repeat, p, step);
-      });
+      transform.inverse(
+          [&](Group<R>& v, const Place& p) { rows.store(Result::y, v, u.id + p.row, repeat, p, step); });
     }
   }
 }
@@ -316,9 +106,7 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
       // 2. The signal's spectrum, kept; the forward result for the post gate.
       if (wanted.post_gate || wanted.filter)
         transform.forward(
-            [&](Group<R>& v, const Place& p) {
-              rows.load(Source::signal, v, u.id + p.row, repeat, p, step);
-            },
+            [&](Group<R>& v, const Place& p) { rows.load(Source::signal, v, u.id + p.row, repeat, p, step); },
             [&](Group<R>& v, const Place& p) {
               if (wanted.filter) signal.put(v, p);
               if (!wanted.post_gate) return;
@@ -378,8 +166,7 @@ __global__ void __launch_bounds__(256)
     const int tap = int(i % taps);
     const auto at = [&](int n) {
       Complex<R> sum = {R(0), R(0)};
-      for (std::int64_t part = 0; part < count; ++part)
-        sum = sum + parts[((part * ids + id) << t.log_n) + n];
+      for (std::int64_t part = 0; part < count; ++part) sum = sum + parts[((part * ids + id) << t.log_n) + n];
       return Complex<R>{scale * sum.re, scale * sum.im};
     };
     if (t.grad_filter.data) t.store_grad_tap(first_id + id, tap, at);
@@ -398,97 +185,6 @@ __global__ void __launch_bounds__(256) collect_skip(const R* const lag0, const s
   }
 }
 
-// ---- columns -----------------------------------------------------------------------------------
-
-// Column j of a polynomial is its points j, j + N2, ...; a block takes neighbouring columns, so that a
-// warp's accesses are as wide as a sector even where single elements are small.
-struct Columns {
-  std::int64_t polynomial;
-  int first;
-
-  __device__ Columns(const Ring& ring, int log_n2, std::int64_t unit)
-      : polynomial(unit >> (log_n2 - ring.log_rows)),
-        first(int(unit & ((1 << (log_n2 - ring.log_rows)) - 1)) << ring.log_rows) {}
-};
-
-// The filters', then the signals', then the gradients', as far as each has a place to go to.
-template <class R>
-__global__ void __launch_bounds__(kMaxThreads<R>)
-    columns_forward(const Tensors<R> t, const Polynomials<R> p, const Ring ring) {
-  const RingTransform<R> transform(ring, dynamic_shared());
-  transform.fill_factors(R(0.25));
-  const std::int64_t filters = p.filter ? p.ids : 0, rows = p.ids * p.repeats;
-  const std::int64_t signals = p.signal ? rows : 0, gradients = p.gradient ? rows : 0;
-  const std::int64_t units = (filters + signals + gradients) << (p.log_n2 - ring.log_rows);
-
-  for (std::int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    const Columns columns(ring, p.log_n2, unit);
-    std::int64_t row = columns.polynomial;
-    Source source = Source::filter;
-    if (row >= filters) row -= filters, source = p.signal ? Source::signal : Source::gradient;
-    if (source == Source::signal && row >= signals) row -= signals, source = Source::gradient;
-    const std::int64_t repeats = source == Source::filter ? 1 : p.repeats;
-    const std::int64_t id = row / repeats, repeat = row % repeats;
-    Complex<R>* const to = p.row(source, id, repeat);
-
-    transform.forward(
-        [&](Group<R>& v, const Place& place) {
-          const int first = (place.group << p.log_n2) + columns.first + place.row;
-          load_points(source, t, v,
-               t.span(p.first_id + std::uint32_t(id), p.first_repeat + repeat, first,
-                      ring.step() << p.log_n2));
-        },
-        [&](Group<R>& v, const Place& place) {
-          const int leaf = place.group * kGroup;
-#pragma unroll
-          for (int k = 0; k < kGroup; ++k)
-            to[((leaf + k) << p.log_n2) + columns.first + place.row] = v[k];
-        });
-  }
-}
-
-// The first result's rows, then the second's, then the filters' gradients, which stay in the workspace.
-template <class R>
-__global__ void __launch_bounds__(kMaxThreads<R>)
-    columns_inverse(const Tensors<R> t, const Polynomials<R> p, const Ring ring) {
-  const RingTransform<R> transform(ring, dynamic_shared());
-  transform.fill_factors(R(0.25));
-  const std::int64_t rows = p.ids * p.repeats;
-  const std::int64_t first_results = t.y.data || t.grad_post_gate.data ? rows : 0;
-  const std::int64_t signals = t.grad_x.data || t.grad_pre_gate.data ? rows : 0;
-  const std::int64_t filters = p.grad_filter && p.last_portion ? p.ids : 0;
-  const std::int64_t units = (first_results + signals + filters) << (p.log_n2 - ring.log_rows);
-
-  for (std::int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    const Columns columns(ring, p.log_n2, unit);
-    std::int64_t row = columns.polynomial;
-    Result result = t.y.data ? Result::y : Result::grad_post_gate;
-    if (row >= first_results) row -= first_results, result = Result::grad_signal;
-    const bool filter = result == Result::grad_signal && row >= signals;
-    if (filter) row -= signals;
-    Complex<R>* const polynomial =
-        (filter ? p.grad_filter : result == Result::grad_signal ? p.gradient : p.signal) +
-        (row << t.log_n);
-    const std::int64_t repeats = filter ? 1 : p.repeats, id = row / repeats, repeat = row % repeats;
-
-    transform.begin_inverse([&](Group<R>& v, const Place& place) {
-      const int leaf = place.group * kGroup;
-#pragma unroll
-      for (int k = 0; k < kGroup; ++k)
-        v[k] = polynomial[((leaf + k) << p.log_n2) + columns.first + place.row];
-    });
-    transform.inverse([&](Group<R>& v, const Place& place) {
-      const int first = (place.group << p.log_n2) + columns.first + place.row;
-      const int step = ring.step() << p.log_n2;
-      if (!filter)
-        return store_points(result, t, v,
-                     t.span(p.first_id + std::uint32_t(id), p.first_repeat + repeat, first, step));
-#pragma unroll
-      for (int k = 0; k < kGroup; ++k) polynomial[first + k * step] = v[k];
-    });
-  }
-}
-
 // ---- launchers ---------------------------------------------------------------------------------
 
 constexpr int kMaxLogLength = 22;
@@ -501,11 +197,9 @@ struct Device {
   static cudaError_t current(Device& device) {
     int id = 0, shared = 0, multiprocessors = 0;
     if (const cudaError_t e = cudaGetDevice(&id)) return e;
-    if (const cudaError_t e =
-            cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, id))
+    if (const cudaError_t e = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, id))
       return e;
-    if (const cudaError_t e =
-            cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, id))
+    if (const cudaError_t e = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, id))
       return e;
     device = {shared, multiprocessors};
     return cudaSuccess;
@@ -571,15 +265,15 @@ struct Call {
                      const Argument&... arguments) const {
     if (!launches || !blocks) return cudaSuccess;
     const int threads = std::min(groups, kMaxThreads<R>);
-    return Launch{dim3(grid_for(blocks)), dim3(unsigned(threads)), std::size_t(shared),
-                  stream}(kernel, arguments...);
+    return Launch{dim3(grid_for(blocks)), dim3(unsigned(threads)), std::size_t(shared), stream}(kernel,
+                                                                                                arguments...);
   }
 
   // A kernel over rows: its spectra in shared memory as far as they fit, the others in the workspace
   // of as many blocks as can run at a time.
   template <class... Parameter, class Rows, class... Argument>
-  cudaError_t over_rows(void (*kernel)(Parameter...), const Rows& rows, const Ring& ring,
-                        const Work& work, Spectra<R> spectra, const Argument&... arguments) const {
+  cudaError_t over_rows(void (*kernel)(Parameter...), const Rows& rows, const Ring& ring, const Work& work,
+                        Spectra<R> spectra, const Argument&... arguments) const {
     const std::int64_t each = kBytes * ring.n() * ring.rows();
     return launch(blocks(ring, work, spectra), ring.groups(),
                   ring.template shared_bytes<R>() + spectra.in_shared * each, kernel, rows, ring, work,
@@ -655,8 +349,8 @@ struct Call {
     const bool in_parts = wanted.summed && work.chunks > 1;
     if (in_parts) parts = workspace.take<Complex<R>>((std::int64_t(work.chunks) * t.ids) << t.log_n);
     const Spectra<R> spectra = place_spectra(ring, work, wanted.summed ? 3 : wanted.filter ? 2 : 1);
-    if (const cudaError_t e = over_rows(correlate<R, WholeRows<R>>, WholeRows<R>{t, parts, lag0}, ring,
-                                        work, spectra, wanted, static_cast<Complex<R>*>(nullptr)))
+    if (const cudaError_t e = over_rows(correlate<R, WholeRows<R>>, WholeRows<R>{t, parts, lag0}, ring, work,
+                                        spectra, wanted, static_cast<Complex<R>*>(nullptr)))
       return e;
     return in_parts ? collect(parts, int(work.chunks), 0, t.ids) : cudaSuccess;
   }
@@ -689,7 +383,8 @@ struct Call {
         kPortionBytes / (per_id + std::max<std::int64_t>(repeats, 1) * per_repeat), 1, std::max(t.ids, 1u));
     const std::int64_t repeats_at_once =
         ids_at_once > 1 ? repeats
-                        : std::clamp<std::int64_t>((kPortionBytes - per_id) / per_repeat, 1, std::max<std::int64_t>(repeats, 1));
+                        : std::clamp<std::int64_t>((kPortionBytes - per_id) / per_repeat, 1,
+                                                   std::max<std::int64_t>(repeats, 1));
     const std::int64_t points = std::int64_t(1) << t.log_n;
     if (filters) p.filter = workspace.take<Complex<R>>(ids_at_once * points);
     if (wanted.filter) p.grad_filter = workspace.take<Complex<R>>(ids_at_once * points);
@@ -721,22 +416,23 @@ struct Call {
   cudaError_t portion(const Polynomials<R>& p, const Ring& columns, const Ring& rows,
                       const Spectra<R>& spectra, bool forward) const {
     const std::int64_t signals = p.ids * p.repeats;
-    const std::int64_t loaded = (p.filter ? p.ids : 0) + (p.signal ? signals : 0) + (p.gradient ? signals : 0);
-    const std::int64_t stored = (forward || wanted.post_gate ? signals : 0) +
-                                (wanted.signal ? signals : 0) +
+    const std::int64_t loaded =
+        (p.filter ? p.ids : 0) + (p.signal ? signals : 0) + (p.gradient ? signals : 0);
+    const std::int64_t stored = (forward || wanted.post_gate ? signals : 0) + (wanted.signal ? signals : 0) +
                                 (wanted.filter && p.last_portion ? p.ids : 0);
     const int log_tiles = p.log_n2 - columns.log_rows;
     const std::int64_t shared = columns.template shared_bytes<R>();
     Work work;
     work.tiles = p.ids << p.log_n1;
     work.repeats = std::uint32_t(p.repeats);
-    if (const cudaError_t e = launch(loaded << log_tiles, columns.groups(), shared, columns_forward<R>, t, p, columns))
+    if (const cudaError_t e =
+            launch(loaded << log_tiles, columns.groups(), shared, columns_forward<R>, t, p, columns))
       return e;
     const RowsOfPolynomials<R> source{p};
-    if (const cudaError_t e =
-            forward ? over_rows(convolve<R, RowsOfPolynomials<R>>, source, rows, work, spectra)
-                    : over_rows(correlate<R, RowsOfPolynomials<R>>, source, rows, work, spectra, wanted,
-                                p.grad_filter))
+    if (const cudaError_t e = forward
+                                  ? over_rows(convolve<R, RowsOfPolynomials<R>>, source, rows, work, spectra)
+                                  : over_rows(correlate<R, RowsOfPolynomials<R>>, source, rows, work, spectra,
+                                              wanted, p.grad_filter))
       return e;
     return launch(stored << log_tiles, columns.groups(), shared, columns_inverse<R>, t, p, columns);
   }
@@ -745,8 +441,8 @@ struct Call {
 template <class R>
 cudaError_t prepare(Call<R>& call, const FftConv& size, const Input& x) {
   const std::int64_t rows = size.batch * size.channels;
-  if (size.length < 1 || size.length > std::int64_t(1) << kMaxLogLength || size.taps < 1 ||
-      rows < 0 || rows > std::int64_t(1) << 31)
+  if (size.length < 1 || size.length > std::int64_t(1) << kMaxLogLength || size.taps < 1 || rows < 0 ||
+      rows > std::int64_t(1) << 31)
     return cudaErrorInvalidValue;
   call.t.size = size;
   call.t.log_n = std::max(5, log2_at_least(size.length));

@@ -26,8 +26,8 @@ struct Launch {
   template <class... Parameter, class... Argument>
   cudaError_t operator()(void (*kernel)(Parameter...), Argument&&... arguments) const {
     if (shared > 48 * 1024)  // more than every device grants unasked
-      if (const cudaError_t error = cudaFuncSetAttribute(
-              kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)))
+      if (const cudaError_t error =
+              cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)))
         return error;
     cudaLaunchConfig_t config{};
     config.gridDim = grid, config.blockDim = block;

@@ -31,9 +31,9 @@ FLAGS = {
 # The emulator itself is compiled like the kernels, except that its accesses are no kernel's accesses.
 EMULATOR_FLAGS = FLAGS | {"race": ["-O2"]}
 EMULATOR = {
-    "fast": ["cuda_on_cpu.cpp"],
-    "asan": ["cuda_on_cpu.cpp"],
-    "race": ["cuda_on_cpu.cpp", "analysis.cpp"],
+    "fast": ["cuda_on_cpu.cpp", "instructions.cpp"],
+    "asan": ["cuda_on_cpu.cpp", "instructions.cpp"],
+    "race": ["cuda_on_cpu.cpp", "instructions.cpp", "analysis.cpp"],
 }
 
 
@@ -75,14 +75,13 @@ def asan_environment() -> dict[str, str]:
 
 def library(build: str, sources: tuple[Path, ...] | None = None) -> Path:
     """The library with the kernels in `sources`, all of csrc/cuda unless given."""
-    own = sources is None
-    sources = tuple(sorted(KERNELS.glob("*.cu"))) + (HERE / "launchers.cpp",) if sources is None else sources
+    name = sources[0].stem if sources else "kernels"
+    sources = sources or (*sorted(KERNELS.glob("*.cu")), HERE / "launchers.cpp")
     folders = [HERE / "src", HERE / "include", KERNELS, KERNELS.parent]
     read = sorted(p for f in folders for p in f.iterdir() if p.is_file()) + list(sources) + [Path(__file__)]
     content = hashlib.sha256(build.encode() + str(cuda_include()).encode())
     for path in read:
         content.update(path.name.encode() + path.read_bytes())
-    name = "kernels" if own else sources[0].stem
     target = ROOT / "build" / "cuda_on_cpu" / f"{name}-{build}-{content.hexdigest()[:16]}.so"
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target.with_suffix(".lock"), "w") as lock:
@@ -96,7 +95,13 @@ def _compile(build: str, sources: tuple[Path, ...], target: Path) -> None:
     scratch = target.with_suffix(".objects")
     scratch.mkdir(exist_ok=True)
     command = [compiler(), "-std=c++20", "-g", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-    command += ["-fno-omit-frame-pointer", f"-I{HERE / 'include'}", f"-I{KERNELS}", "-isystem", str(cuda_include())]
+    command += [
+        "-fno-omit-frame-pointer",
+        f"-I{HERE / 'include'}",
+        f"-I{KERNELS}",
+        "-isystem",
+        str(cuda_include()),
+    ]
     parts = [(s, FLAGS[build]) for s in sources]
     parts += [(HERE / "src" / s, EMULATOR_FLAGS[build]) for s in EMULATOR[build]]
 

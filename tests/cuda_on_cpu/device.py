@@ -110,7 +110,9 @@ class Device:
         symbols = subprocess.check_output(["nm", "-C", "--defined-only", str(self.path)], text=True)
         names = (line.split(maxsplit=2) for line in symbols.splitlines())
         full = (name for at, _, name in names if int(at, 16) in offsets)
-        return {re.search(r"(\w+)(?:<.*>)?\(", name.replace("(anonymous namespace)::", ""))[1] for name in full}
+        return {
+            re.search(r"(\w+)(?:<.*>)?\(", name.replace("(anonymous namespace)::", ""))[1] for name in full
+        }
 
     def memory_table(self) -> list[dict]:
         """Per load or store instruction: how many wavefronts or sectors it took, and the fewest possible."""
@@ -144,7 +146,9 @@ class Device:
         self.lib.cudaMemcpy(pointer, stored.ctypes.data_as(c.c_void_p), c.c_size_t(stored.nbytes), 1)
         return self._tensor(dtype, a.shape, axes, order, pointer)
 
-    def empty(self, shape: tuple[int, ...], dtype: str, *, axes: tuple[int, ...], order: tuple[int, ...] = ()) -> Tensor:
+    def empty(
+        self, shape: tuple[int, ...], dtype: str, *, axes: tuple[int, ...], order: tuple[int, ...] = ()
+    ) -> Tensor:
         size = {"float64": 8, "float32": 4}.get(dtype, 2)
         order = order or tuple(range(len(shape)))
         return self._tensor(dtype, shape, axes, order, self.allocate(int(np.prod(shape)) * size))

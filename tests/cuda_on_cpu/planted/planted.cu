@@ -6,7 +6,15 @@
 namespace {
 
 // Reverses 64 numbers through shared memory.
-enum Mistake { none, no_barrier, shared_out_of_bounds, global_out_of_bounds, divergent, unwritten, early_return };
+enum Mistake {
+  none,
+  no_barrier,
+  shared_out_of_bounds,
+  global_out_of_bounds,
+  divergent,
+  unwritten,
+  early_return
+};
 
 __global__ void reverse(const float* x, float* y, int mistake) {
   float* s = reinterpret_cast<float*>(equiconv::cuda::dynamic_shared());
