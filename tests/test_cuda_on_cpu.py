@@ -165,6 +165,31 @@ def test_less_shared_memory_gives_the_same(
     assert fast.report() == ""
 
 
+@pytest.mark.parametrize("sm", [86, 90])
+def test_the_longest_row(fast: Device, sm: int) -> None:
+    case = Case(1 << 22, batch=1, channels=1, taps=5, gates="", mode="bidirectional", wanted=("grad_x",))
+    fast.schedule("forward")
+    fast.architecture(sm)
+    try:
+        check(case, case.run(fast))
+    finally:
+        fast.architecture(90)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_more_rows_than_the_workspace_holds_at_a_time(fast: Device, shared: bool) -> None:
+    batch, channels = (20, 1) if shared else (2, 10)
+    case = Case(200_000, batch, channels, shared=shared, taps=100, gates="", skip=False)
+    fast.schedule("forward")
+    check(case, case.run(fast))
+
+
+def test_nothing_wanted_is_nothing_done(fast: Device) -> None:
+    for length in (10, 20000):
+        results = Case(length, batch=1, channels=1, wanted=()).run(fast)
+        assert set(results) == {"y"}
+
+
 @pytest.mark.parametrize("layout", ["bdl", "bld"])
 @pytest.mark.parametrize(("length", "stored"), [(32, "float32"), (64, "float64"), (500, "float32"),
                                                 (1024, "float32"), (2048, "float64")])  # fmt: skip

@@ -332,6 +332,7 @@ struct Call {
     wanted.post_gate = bool(t.grad_post_gate);
     wanted.filter = t.grad_filter || grad_skip;
     wanted.summed = wanted.filter && t.over_batch;
+    if (!wanted.signal && !wanted.post_gate && !wanted.filter) return cudaSuccess;
     if (grad_skip) lag0 = workspace.take<R>(t.ids);
     if (const cudaError_t e = one_launch() ? one_launch_backward() : three_launches(false)) return e;
     if (!grad_skip) return cudaSuccess;
@@ -369,6 +370,7 @@ struct Call {
     Ring columns;
     columns.log_n = p.log_n1, columns.rows_fastest = true;
     columns.log_rows = std::max(sizeof(R) == sizeof(float) ? 4 : 3, 11 - p.log_n1);
+    while (columns.template shared_bytes<R>() > device.shared) --columns.log_rows;
     Ring rows;
     rows.log_n = p.log_n2;
 
