@@ -40,8 +40,9 @@ def spectral_conv(
         Shape and dtype of x, contiguous. Half types are computed in float32 and rounded once.
 
     Today this is ``fft_conv(x, torch.fft.irfft(spectrum, n=L), mode="circular", …)``: the filter exists in
-    memory, (D, L) or (B, D, L), and is transformed back. Derivatives, compilation, torch.func and autocast
-    work as for :func:`fft_conv`.
+    memory, (D, L) or (B, D, L), and is transformed back; and its bits are those of torch.fft, which may
+    change with the number of threads. Derivatives, compilation, torch.func and autocast work as for
+    :func:`fft_conv`.
 
     Raises:
         ValueError: an argument breaks one of the rules above; the sentence names it and its value.

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import torch
+
+pytest.register_assert_rewrite("contract")
+
+# The same examples on every run: a failure in CI is a failure at home. The contract's classes share their
+# methods, and each draws its own samples.
+hypothesis.settings.register_profile(
+    "equiconv",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[hypothesis.HealthCheck.differing_executors],
+)
+hypothesis.settings.load_profile("equiconv")
+
+import contract  # noqa: E402  with asserts that explain themselves, and the settings above
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What the arguments of a contract's tests stand for."""
+    op: contract.Op | None = getattr(metafunc.cls, "op", None)
+    meaning = {"device": contract.DEVICES, "dtype": contract.DTYPES}
+    if op is not None:
+        meaning |= {"sample": op.samples, "small": op.small, "tiny": op.tiny}
+        meaning |= {"refusal": op.refusals, "capability": op.capabilities}
+    for name in metafunc.fixturenames:
+        if name in meaning:
+            metafunc.parametrize(name, meaning[name], ids=lambda value: str(value).removeprefix("torch."))
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> Iterator[None]:
+    """One seed; and few threads, because tests run beside each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(threads, 2))
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
