@@ -78,7 +78,7 @@ def library(build: str, sources: tuple[Path, ...] | None = None) -> Path:
     name = sources[0].stem if sources else "kernels"
     sources = sources or (*sorted(KERNELS.glob("*.cu")), HERE / "launchers.cpp")
     folders = [HERE / "src", HERE / "include", KERNELS, KERNELS.parent]
-    read = sorted(p for f in folders for p in f.iterdir() if p.is_file()) + list(sources) + [Path(__file__)]
+    read = sorted(p for f in folders for p in f.rglob("*") if p.is_file()) + list(sources) + [Path(__file__)]
     content = hashlib.sha256(build.encode() + str(cuda_include()).encode())
     for path in read:
         content.update(path.name.encode() + path.read_bytes())
