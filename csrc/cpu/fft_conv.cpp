@@ -3,180 +3,26 @@
 // Work goes in items: a group of neighbouring channels of one batch entry (one channel where positions are
 // contiguous, a tile's width of them where channels are), or, with a filter shared by the batch, such a group
 // over a run of batch entries. An item's rows are loaded and gated into cache, transformed one at a time
-// (ring.h), and gated and stored; no intermediate ever goes to memory. Backward recomputes the spectra of u and
-// filter instead of saving them: three transforms down and up to three back.
+// (ring.h), and gated and stored; no intermediate ever goes to memory. Backward recomputes the spectra of u
+// and filter instead of saving them: three transforms down and up to three back.
 //
 // Bound by arithmetic up to N = 64k or so (about 3.5 vector instructions a point, level and transform), by
 // the traffic with the outer caches beyond.
 #include "fft_conv.h"
 
-#include <algorithm>
-#include <optional>
-
-#include "direct.h"
-#include "row_transform.h"
-#include "rows.h"
+#include "fft_conv_items.h"
 
 namespace {
 
-using namespace equiconv;
-
-// Hands out 64-byte aligned pieces of a buffer; from a null buffer it only measures.
-class Arena {
- public:
-  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
-  template <class T>
-  T* take(std::int64_t count) {
-    const std::int64_t at = used_;
-    used_ += (count * std::int64_t(sizeof(T)) + 63) / 64 * 64;
-    return reinterpret_cast<T*>(base_ + at);
-  }
-  std::int64_t used() const { return used_; }
-
- private:
-  char* base_;
-  std::int64_t used_ = 0;
-};
-
-// What forward and backward share: how rows are transformed, and how filters lie in the ring.
-template <class T>
-struct Convolution {
-  static constexpr std::int64_t kDirectLength = 128, kDirectTaps = 32;  // measured: bench/results/README.md
-  static constexpr std::int64_t kReuse = 1 << 18;                       // points of spectra worth keeping
-
-  FftConv size;
-  bool direct, two_sided;  // two_sided: the filter has taps at negative lags, its polynomial is complex
-  std::int64_t centre;     // the tap at lag 0
-  std::optional<RowTransform<T>> transform;
-  std::int64_t points, pitch;  // of a row, and between rows of a tile (not a power of two apart)
-  std::int64_t before, padded; // direct: what is kept free before a padded signal, and its whole length
-
-  explicit Convolution(const FftConv& n) : size(n) {
-    direct = n.length <= kDirectLength || n.taps <= kDirectTaps;
-    two_sided = n.mode != Mode::causal;
-    centre = n.mode == Mode::bidirectional ? (n.taps - 1) / 2 : 0;
-    if (!direct) transform.emplace(n.length, n.mode == Mode::circular);
-    points = direct ? n.length : transform->points();
-    pitch = (points + 2 * kLanes<T> - 1) / kLanes<T> * kLanes<T>;
-    before = n.taps;
-    padded = direct ? n.length + 2 * n.taps + 8 * kLanes<T> : 0;
-  }
-  std::int64_t filter_row() const { return direct ? size.taps : pitch; }
-  std::int64_t vectors() const { return direct ? 0 : transform->vectors(); }
-
-  // One filter as the row(s) that read_row or slide take.
-  struct Filter {
-    const T *re, *im;
-  };
-  Filter load_filter(const Input& filter, std::int64_t batch, std::int64_t channel, T* re, T* im) const {
-    const Part all{batch, channel, 1, 0, size.taps};
-    if (!direct && !two_sided && size.taps == points && filter.position == 1 && filter.dtype == dtype())
-      return {pointer<const T>(filter, batch, channel, 0), nullptr};
-    if (direct) {
-      load_rows<T>(filter, {}, all, re, 0);
-      return {re, nullptr};
-    }
-    load_rows<T>(filter, {}, {batch, channel, 1, centre, size.taps}, re, 0);
-    std::fill(re + size.taps - centre, re + points, T(0));
-    if (!two_sided) return {re, nullptr};
-    std::fill(im, im + points, T(0));
-    if (size.mode == Mode::bidirectional) {
-      load_rows<T>(filter, {}, {batch, channel, 1, 0, centre}, im + points - centre, 0);
-      for (std::int64_t t = points - centre; t < points; ++t) im[t] = -im[t];
-    } else {
-      transform->fold(re);
-      const std::int64_t n = transform->even_length();
-      for (std::int64_t j = 1; j < n; ++j) im[transform->even_points() - n + j] = -re[j];
-    }
-    return {re, im};
-  }
-  // The gradient of the filter's polynomial, to that of its taps, in place.
-  void gather_taps(T* re, const T* im) const {
-    if (size.mode == Mode::bidirectional) {
-      std::copy_backward(re, re + size.taps - centre, re + size.taps);
-      for (std::int64_t j = 0; j < centre; ++j) re[j] = -im[points - centre + j];
-    } else if (size.mode == Mode::circular) {
-      const std::int64_t n = transform->even_length();
-      for (std::int64_t j = 1; j < n; ++j) re[j] -= im[transform->even_points() - n + j];
-      transform->unfold(re);
-    }
-  }
-  // A row as it is loaded, to what the transform reads.
-  void prepare(T* row) const {
-    std::fill(row + size.length, row + points, T(0));
-    transform->fold(row);
-  }
-  // A row with what lies beyond its ends, for slide: zeros, or its own period.
-  const T* pad(const T* row, T* out) const {
-    const std::int64_t n = size.length;
-    T* at = out + before;
-    std::copy(row, row + n, at);
-    if (size.mode == Mode::circular) {
-      for (std::int64_t t = -before; t < 0; ++t) at[t] = row[n + t < 0 ? t % n + (t % n ? n : 0) : n + t];
-      for (std::int64_t t = n; t < padded - before; ++t) at[t] = at[t - n];
-    } else {
-      std::fill(out, at, T(0));
-      std::fill(at + n, out + padded, T(0));
-    }
-    return at;
-  }
-  static constexpr DType dtype() { return sizeof(T) == 8 ? DType::float64 : DType::float32; }
-};
-
-// How items are spread: over threads if there are enough of them, else one by one, each by all threads.
-struct Spread {
-  Team outer, inner;
-  std::int64_t slots, rows;  // items in flight, and rows in flight within an item
-
-  Spread(std::int64_t items, std::int64_t group, int threads, cpu::Parallel parallel) {
-    if (items >= threads) outer = {parallel, threads};
-    else inner = {parallel, threads};
-    slots = outer.threads, rows = group >= inner.threads ? inner.threads : 1;
-  }
-  // f(row, slot of the row, team for the row) for every row of an item
-  template <class F>
-  void each_row(std::int64_t count, F f) const {
-    if (rows == 1) {
-      for (std::int64_t c = 0; c < count; ++c) f(c, 0, inner);
-    } else {
-      inner(rows, [&](std::int64_t i) {
-        for (std::int64_t c = count * i / rows; c < count * (i + 1) / rows; ++c) f(c, i, Team{});
-      });
-    }
-  }
-};
-
-struct Row {
-  std::int64_t batch, channel;
-};
-// A group of channels over a run of batch entries.
-struct Item {
-  std::int64_t batch, batch_end, channel, channels;
-
-  // The row that follows the c-th of a batch entry.
-  Row after(const Item& next, std::int64_t at, std::int64_t c) const {
-    if (c + 1 < channels) return {at, channel + c + 1};
-    if (at + 1 < batch_end) return {at + 1, channel};
-    return {next.batch, next.channel};
-  }
-};
-struct Items {
-  std::int64_t batch, channels, group, runs;  // runs: into how many pieces the batch is cut
-  std::int64_t groups() const { return (channels + group - 1) / group; }
-  std::int64_t count() const { return groups() * runs; }
-  Item operator[](std::int64_t i) const {  // past the end: the last one again
-    i = std::min(i, count() - 1);
-    const std::int64_t run = i / groups(), channel = i % groups() * group;
-    return {batch * run / runs, batch * (run + 1) / runs, channel, std::min(group, channels - channel)};
-  }
-};
-
-// ---- forward ------------------------------------------------------------------------------------------------
+// ---- forward -------------------------------------------------------------------------------------
 template <class T>
 class Forward {
  public:
   Forward(const FftConv& size, const FftConvForward& a, int threads, cpu::Parallel parallel)
-      : conv_(size), a_(a), items_(divide(size, a, threads)), spread_(items_.count(), items_.group, threads, parallel) {
+      : conv_(size),
+        a_(a),
+        items_(divide(size, a, threads)),
+        spread_(items_.count(), items_.group, threads, parallel) {
     reuse_ = !conv_.direct && size.shared && items_.group * conv_.points <= Convolution<T>::kReuse;
   }
 
@@ -191,16 +37,20 @@ class Forward {
     std::vector<Slot> slots;
     for (std::int64_t i = 0; i < spread_.slots; ++i) slots.emplace_back(*this, arena);
     spread_.outer(spread_.slots, [&](std::int64_t i) {
-      for (std::int64_t n = items_.count() * i / spread_.slots; n < items_.count() * (i + 1) / spread_.slots; ++n)
+      for (std::int64_t n = items_.count() * i / spread_.slots; n < items_.count() * (i + 1) / spread_.slots;
+           ++n)
         item(items_[n], items_[n + 1], slots[std::size_t(i)]);
     });
   }
 
  private:
   struct Slot {
-    T* u;                   // an item's rows
-    Complex<T>* spectra;    // of filters that are reused
-    struct Row { T *re, *im, *padded; Complex<T>*u, *k; };
+    T* u;                 // an item's rows
+    Complex<T>* spectra;  // of filters that are reused
+    struct Row {
+      T *re, *im, *padded;
+      Complex<T>*u, *k;
+    };
     std::vector<Row> rows;
 
     Slot(const Forward& f, Arena& arena) {
@@ -208,18 +58,23 @@ class Forward {
       u = arena.take<T>(f.items_.group * c.pitch);
       spectra = arena.take<Complex<T>>(f.reuse_ ? f.items_.group * c.vectors() : 0);
       for (std::int64_t i = 0; i < f.spread_.rows; ++i)
-        rows.push_back({arena.take<T>(c.filter_row()), arena.take<T>(c.two_sided ? c.filter_row() : 0), arena.take<T>(c.padded),
-                        arena.take<Complex<T>>(c.vectors()), arena.take<Complex<T>>(f.reuse_ ? 0 : c.vectors())});
+        rows.push_back({arena.take<T>(c.filter_row()), arena.take<T>(c.two_sided ? c.filter_row() : 0),
+                        arena.take<T>(c.padded), arena.take<Complex<T>>(c.vectors()),
+                        arena.take<Complex<T>>(f.reuse_ ? 0 : c.vectors())});
     }
   };
 
   static Items divide(const FftConv& size, const FftConvForward& a, int threads) {
-    Items items{size.batch, size.channels, std::min(std::max(group_of<T>(a.x, size.length), group_of<T>(a.y, size.length)), std::max<std::int64_t>(size.channels, 1)), size.batch};
+    Items items{size.batch, size.channels,
+                std::min(std::max(group_of<T>(a.x, size.length), group_of<T>(a.y, size.length)),
+                         std::max<std::int64_t>(size.channels, 1)),
+                size.batch};
     if (size.shared) items.runs = std::min(size.batch, (4 * threads + items.groups() - 1) / items.groups());
     return items;
   }
 
-  void spectrum(std::int64_t batch, std::int64_t channel, const typename Slot::Row& row, Complex<T>* out, const Team& team) const {
+  void spectrum(std::int64_t batch, std::int64_t channel, const typename Slot::Row& row, Complex<T>* out,
+                const Team& team) const {
     const auto f = conv_.load_filter(a_.filter, batch, channel, row.re, row.im);
     conv_.transform->read(f.re, f.im, out, team);
   }
@@ -236,32 +91,38 @@ class Forward {
       });
     for (std::int64_t batch = item.batch; batch < item.batch_end; ++batch) {
       spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
-        load_rows<T>(a_.x, a_.pre_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin, conv_.pitch);
+        load_rows<T>(a_.x, a_.pre_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin,
+                     conv_.pitch);
       });
       spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
         row(batch, item.channel + c, slot.u + c * conv_.pitch, slot.rows[std::size_t(r)],
             reuse_ ? slot.spectra + c * conv_.vectors() : nullptr, team, ahead(item, next, batch, c));
       });
       spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
-        store_rows<T>(a_.y, a_.post_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin, conv_.pitch);
+        store_rows<T>(a_.y, a_.post_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin,
+                      conv_.pitch);
       });
     }
   }
 
-  // What row c of an item leaves to be fetched while it is worked on: what is stored next, and what is loaded then.
+  // What row c of an item leaves to be fetched while it is worked on: what is stored next, and what is loaded
+  // then.
   Ahead ahead(const Item& item, const Item& next, std::int64_t batch, std::int64_t c) const {
     const auto& n = conv_.size;
     Ahead rows;
     look_ahead(rows, a_.post_gate, batch, item.channel + c, n.length);
     look_ahead(rows, a_.y, batch, item.channel + c, n.length);
     const Row then = item.after(next, batch, c);
-    if (items_.group == 1) look_ahead(rows, a_.x, then.batch, then.channel, n.length), look_ahead(rows, a_.pre_gate, then.batch, then.channel, n.length);
+    if (items_.group == 1)
+      look_ahead(rows, a_.x, then.batch, then.channel, n.length),
+          look_ahead(rows, a_.pre_gate, then.batch, then.channel, n.length);
     if (!reuse_) look_ahead(rows, a_.filter, then.batch, then.channel, n.taps);
     return rows;
   }
 
   // u <- filter (*) u + skip * u
-  void row(std::int64_t batch, std::int64_t channel, T* u, const typename Slot::Row& s, Complex<T>* ready, const Team& team, const Ahead& ahead) const {
+  void row(std::int64_t batch, std::int64_t channel, T* u, const typename Slot::Row& s, Complex<T>* ready,
+           const Team& team, const Ahead& ahead) const {
     const auto& n = conv_.size;
     const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
     if (conv_.direct) {
@@ -294,12 +155,16 @@ class Forward {
   bool reuse_;
 };
 
-// ---- backward -----------------------------------------------------------------------------------------------
+// ---- backward ------------------------------------------------------------------------------------
 template <class T>
 class Backward {
  public:
   Backward(const FftConv& size, const FftConvBackward& a, int threads, cpu::Parallel parallel)
-      : conv_(size), a_(a), signal_(a.grad_x || a.grad_pre_gate), items_(divide(size, a)), parallel_{parallel, threads},
+      : conv_(size),
+        a_(a),
+        signal_(a.grad_x || a.grad_pre_gate),
+        items_(divide(size, a)),
+        parallel_{parallel, threads},
         spread_(items_.count(), items_.group, threads, parallel) {}
 
   std::int64_t scratch() const {
@@ -315,14 +180,16 @@ class Backward {
     std::vector<Slot> slots;
     for (std::int64_t i = 0; i < spread_.slots; ++i) slots.emplace_back(*this, arena);
     spread_.outer(spread_.slots, [&](std::int64_t i) {
-      for (std::int64_t n = items_.count() * i / spread_.slots; n < items_.count() * (i + 1) / spread_.slots; ++n)
+      for (std::int64_t n = items_.count() * i / spread_.slots; n < items_.count() * (i + 1) / spread_.slots;
+           ++n)
         item(items_[n], items_[n + 1], n / items_.groups(), slots[std::size_t(i)], shared);
     });
     finish(shared);
   }
 
  private:
-  // Sums over the batch are taken in an order that depends on the sizes alone: same bits for any number of threads.
+  // Sums over the batch are taken in an order that depends on the sizes alone: same bits for any number of
+  // threads.
   static constexpr std::int64_t kRuns = 64;
 
   struct Shared {
@@ -335,9 +202,12 @@ class Backward {
     }
   };
   struct Slot {
-    T *u, *g;           // an item's rows
-    Complex<T>* sums;   // spectra of a shared filter's gradients
-    struct Row { T *re, *im, *padded; Complex<T>*u, *k, *g; };
+    T *u, *g;          // an item's rows
+    Complex<T>* sums;  // spectra of a shared filter's gradients
+    struct Row {
+      T *re, *im, *padded;
+      Complex<T>*u, *k, *g;
+    };
     std::vector<Row> rows;
 
     Slot(const Backward& b, Arena& arena) {
@@ -346,14 +216,20 @@ class Backward {
       sums = arena.take<Complex<T>>(c.size.shared && b.a_.grad_filter ? b.items_.group * c.vectors() : 0);
       const std::int64_t row = std::max(c.filter_row(), c.size.taps);  // a filter's polynomial, then its taps
       for (std::int64_t i = 0; i < b.spread_.rows; ++i)
-        rows.push_back({arena.take<T>(row), arena.take<T>(row), arena.take<T>(c.padded), arena.take<Complex<T>>(c.vectors()),
-                        arena.take<Complex<T>>(c.vectors()), arena.take<Complex<T>>(c.vectors())});
+        rows.push_back({arena.take<T>(row), arena.take<T>(row), arena.take<T>(c.padded),
+                        arena.take<Complex<T>>(c.vectors()), arena.take<Complex<T>>(c.vectors()),
+                        arena.take<Complex<T>>(c.vectors())});
     }
   };
 
   static Items divide(const FftConv& size, const FftConvBackward& a) {
-    Items items{size.batch, size.channels, std::min(std::max(group_of<T>(a.x, size.length), group_of<T>(a.grad_out, size.length)), std::max<std::int64_t>(size.channels, 1)), size.batch};
-    if (size.shared) items.runs = std::max<std::int64_t>(1, std::min(size.batch, (kRuns + items.groups() - 1) / items.groups()));
+    Items items{size.batch, size.channels,
+                std::min(std::max(group_of<T>(a.x, size.length), group_of<T>(a.grad_out, size.length)),
+                         std::max<std::int64_t>(size.channels, 1)),
+                size.batch};
+    if (size.shared)
+      items.runs =
+          std::max<std::int64_t>(1, std::min(size.batch, (kRuns + items.groups() - 1) / items.groups()));
     return items;
   }
 
@@ -362,9 +238,12 @@ class Backward {
     const bool summed = n.shared && a_.grad_filter;
     if (summed && !conv_.direct) std::fill_n(slot.sums, item.channels * conv_.vectors(), Complex<T>{});
     if (summed && conv_.direct)
-      for (std::int64_t c = 0; c < item.channels; ++c) std::fill_n(partial(shared, run, item.channel + c), n.taps, T(0));
+      for (std::int64_t c = 0; c < item.channels; ++c)
+        std::fill_n(partial(shared, run, item.channel + c), n.taps, T(0));
     for (std::int64_t batch = item.batch; batch < item.batch_end; ++batch) {
-      const auto part = [&](std::int64_t begin, std::int64_t end) { return Part{batch, item.channel, item.channels, begin, end}; };
+      const auto part = [&](std::int64_t begin, std::int64_t end) {
+        return Part{batch, item.channel, item.channels, begin, end};
+      };
       spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
         load_rows<T>(a_.x, a_.pre_gate, part(begin, end), slot.u + begin, conv_.pitch);
         load_rows<T>(a_.grad_out, a_.post_gate, part(begin, end), slot.g + begin, conv_.pitch);
@@ -372,13 +251,19 @@ class Backward {
       spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
         T *u = slot.u + c * conv_.pitch, *g = slot.g + c * conv_.pitch;
         if (a_.grad_skip) shared.skip[batch * n.channels + item.channel + c] = dot(g, u, n.length);
-        if (conv_.direct) direct_row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)], summed ? partial(shared, run, item.channel + c) : nullptr);
-        else row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)], summed ? slot.sums + c * conv_.vectors() : nullptr, team, ahead(item, next, batch, c));
+        if (conv_.direct)
+          direct_row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)],
+                     summed ? partial(shared, run, item.channel + c) : nullptr);
+        else
+          row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)],
+              summed ? slot.sums + c * conv_.vectors() : nullptr, team, ahead(item, next, batch, c));
       });
       spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
-        if (a_.grad_post_gate) store_rows<T>(a_.grad_post_gate, a_.grad_out, part(begin, end), slot.u + begin, conv_.pitch);
+        if (a_.grad_post_gate)
+          store_rows<T>(a_.grad_post_gate, a_.grad_out, part(begin, end), slot.u + begin, conv_.pitch);
         if (a_.grad_x) store_rows<T>(a_.grad_x, a_.pre_gate, part(begin, end), slot.g + begin, conv_.pitch);
-        if (a_.grad_pre_gate) store_rows<T>(a_.grad_pre_gate, a_.x, part(begin, end), slot.g + begin, conv_.pitch);
+        if (a_.grad_pre_gate)
+          store_rows<T>(a_.grad_pre_gate, a_.x, part(begin, end), slot.g + begin, conv_.pitch);
       });
     }
     if (summed && !conv_.direct)
@@ -396,11 +281,13 @@ class Backward {
   Ahead ahead(const Item& item, const Item& next, std::int64_t batch, std::int64_t c) const {
     const auto& n = conv_.size;
     Ahead rows;
-    for (const Output* a : {&a_.grad_x, &a_.grad_pre_gate, &a_.grad_post_gate}) look_ahead(rows, *a, batch, item.channel + c, n.length);
+    for (const Output* a : {&a_.grad_x, &a_.grad_pre_gate, &a_.grad_post_gate})
+      look_ahead(rows, *a, batch, item.channel + c, n.length);
     if (!n.shared) look_ahead(rows, a_.grad_filter, batch, item.channel + c, n.taps);
     const Row then = item.after(next, batch, c);
     if (items_.group == 1)
-      for (const Input* a : {&a_.x, &a_.grad_out, &a_.pre_gate, &a_.post_gate}) look_ahead(rows, *a, then.batch, then.channel, n.length);
+      for (const Input* a : {&a_.x, &a_.grad_out, &a_.pre_gate, &a_.post_gate})
+        look_ahead(rows, *a, then.batch, then.channel, n.length);
     look_ahead(rows, a_.filter, then.batch, then.channel, n.taps);
     return rows;
   }
@@ -409,9 +296,10 @@ class Backward {
     return shared.filter + (run * conv_.size.channels + channel) * conv_.size.taps;
   }
 
-  // u <- filter (*) u + skip * u;  g <- adjoint(filter) g + skip * g;  the filter's gradient is stored, or added to `sum`
-  void row(std::int64_t batch, std::int64_t channel, T* u, T* g, const typename Slot::Row& s, Complex<T>* sum, const Team& team,
-           const Ahead& ahead) const {
+  // u <- filter (*) u + skip * u;  g <- adjoint(filter) g + skip * g;  the filter's gradient is stored, or
+  // added to `sum`
+  void row(std::int64_t batch, std::int64_t channel, T* u, T* g, const typename Slot::Row& s, Complex<T>* sum,
+           const Team& team, const Ahead& ahead) const {
     const auto& n = conv_.size;
     const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
     Spectra<T> x;
@@ -453,7 +341,8 @@ class Backward {
     }
   }
 
-  void direct_row(std::int64_t batch, std::int64_t channel, T* u, T* g, const typename Slot::Row& s, T* sum) const {
+  void direct_row(std::int64_t batch, std::int64_t channel, T* u, T* g, const typename Slot::Row& s,
+                  T* sum) const {
     const auto& n = conv_.size;
     const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
     const auto f = conv_.load_filter(a_.filter, batch, channel, s.re, s.im);
@@ -493,7 +382,8 @@ class Backward {
     if (a_.grad_skip)
       for (std::int64_t channel = 0; channel < n.channels; ++channel) {
         T total = 0;
-        for (std::int64_t batch = 0; batch < n.batch; ++batch) total += shared.skip[batch * n.channels + channel];
+        for (std::int64_t batch = 0; batch < n.batch; ++batch)
+          total += shared.skip[batch * n.channels + channel];
         store_value<T>(a_.grad_skip, channel, total);
       }
   }
@@ -506,22 +396,26 @@ class Backward {
   Spread spread_;
 };
 
-// ---- the table ----------------------------------------------------------------------------------------------
+// ---- the table -----------------------------------------------------------------------------------
 template <class F>
 auto with_arithmetic(DType dtype, F f) {
   return dtype == DType::float64 ? f(double()) : f(float());
 }
 
 std::int64_t forward_scratch(const FftConv& size, const FftConvForward& a, int threads) {
-  return with_arithmetic(a.x.dtype, [&](auto t) { return Forward<decltype(t)>(size, a, threads, nullptr).scratch(); });
+  return with_arithmetic(a.x.dtype,
+                         [&](auto t) { return Forward<decltype(t)>(size, a, threads, nullptr).scratch(); });
 }
 std::int64_t backward_scratch(const FftConv& size, const FftConvBackward& a, int threads) {
-  return with_arithmetic(a.x.dtype, [&](auto t) { return Backward<decltype(t)>(size, a, threads, nullptr).scratch(); });
+  return with_arithmetic(a.x.dtype,
+                         [&](auto t) { return Backward<decltype(t)>(size, a, threads, nullptr).scratch(); });
 }
-void forward(const FftConv& size, const FftConvForward& a, void* scratch, int threads, cpu::Parallel parallel) {
+void forward(const FftConv& size, const FftConvForward& a, void* scratch, int threads,
+             cpu::Parallel parallel) {
   with_arithmetic(a.x.dtype, [&](auto t) { Forward<decltype(t)>(size, a, threads, parallel).run(scratch); });
 }
-void backward(const FftConv& size, const FftConvBackward& a, void* scratch, int threads, cpu::Parallel parallel) {
+void backward(const FftConv& size, const FftConvBackward& a, void* scratch, int threads,
+              cpu::Parallel parallel) {
   with_arithmetic(a.x.dtype, [&](auto t) { Backward<decltype(t)>(size, a, threads, parallel).run(scratch); });
 }
 

@@ -24,14 +24,25 @@ struct Complex {
   Vec<T> re, im;
 };
 
-// ---- butterflies ----------------------------------------------------------------------------------------
-template <class T> EQUICONV_INLINE Complex<T> operator+(Complex<T> a, Complex<T> b) { return {a.re + b.re, a.im + b.im}; }
-template <class T> EQUICONV_INLINE Complex<T> operator-(Complex<T> a, Complex<T> b) { return {a.re - b.re, a.im - b.im}; }
-template <class T> EQUICONV_INLINE Complex<T> times_i(Complex<T> a) { return {-a.im, a.re}; }
-template <class T> EQUICONV_INLINE Complex<T> multiply(Complex<T> a, Complex<T> b) {
+// ---- butterflies ---------------------------------------------------------------------------------
+template <class T>
+EQUICONV_INLINE Complex<T> operator+(Complex<T> a, Complex<T> b) {
+  return {a.re + b.re, a.im + b.im};
+}
+template <class T>
+EQUICONV_INLINE Complex<T> operator-(Complex<T> a, Complex<T> b) {
+  return {a.re - b.re, a.im - b.im};
+}
+template <class T>
+EQUICONV_INLINE Complex<T> times_i(Complex<T> a) {
+  return {-a.im, a.re};
+}
+template <class T>
+EQUICONV_INLINE Complex<T> multiply(Complex<T> a, Complex<T> b) {
   return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }
-template <class T> EQUICONV_INLINE Complex<T> multiply_conj(Complex<T> a, Complex<T> b) {  // a * conj(b)
+template <class T>
+EQUICONV_INLINE Complex<T> multiply_conj(Complex<T> a, Complex<T> b) {  // a * conj(b)
   return {a.re * b.re + a.im * b.im, a.im * b.re - a.re * b.im};
 }
 
@@ -44,7 +55,8 @@ EQUICONV_INLINE void split2(Complex<T>& a, Complex<T>& b, Complex<T> r) {
   a = sum;
 }
 template <class T>
-EQUICONV_INLINE void split4(Complex<T>& a0, Complex<T>& a1, Complex<T>& a2, Complex<T>& a3, Complex<T> r1, Complex<T> r2) {
+EQUICONV_INLINE void split4(Complex<T>& a0, Complex<T>& a1, Complex<T>& a2, Complex<T>& a3, Complex<T> r1,
+                            Complex<T> r2) {
   split2(a0, a2, r1);
   split2(a1, a3, r1);
   split2(a0, a1, r2);
@@ -58,7 +70,8 @@ EQUICONV_INLINE void merge2(Complex<T>& a, Complex<T>& b, Complex<T> r) {
   b = multiply_conj(difference, r);
 }
 template <class T>
-EQUICONV_INLINE void merge4(Complex<T>& a0, Complex<T>& a1, Complex<T>& a2, Complex<T>& a3, Complex<T> r1, Complex<T> r2, Complex<T> r3) {
+EQUICONV_INLINE void merge4(Complex<T>& a0, Complex<T>& a1, Complex<T>& a2, Complex<T>& a3, Complex<T> r1,
+                            Complex<T> r2, Complex<T> r3) {
   const Complex<T> s01 = a0 + a1, d01 = a0 - a1, s23 = a2 + a3, d23 = times_i(a2 - a3);
   a0 = s01 + s23;
   a1 = multiply_conj(d01 - d23, r2);
@@ -66,7 +79,7 @@ EQUICONV_INLINE void merge4(Complex<T>& a0, Complex<T>& a1, Complex<T>& a2, Comp
   a3 = multiply_conj(d01 + d23, r3);
 }
 
-// ---- factors ----------------------------------------------------------------------------------------------
+// ---- factors -------------------------------------------------------------------------------------
 template <class T>
 struct Factor {
   T re, im;
@@ -96,13 +109,13 @@ constexpr int vector_steps(int size) {
 template <class T>
 struct Plan {
   static constexpr int W = kLanes<T>;
-  static constexpr int kLeaf = W * W;          // points of a leaf
-  static constexpr int S = W < 4 ? W : 4;      // degree at which polynomials are multiplied
-  static constexpr int kLaneRadix = W / S;     // 4, 2 or 1: how far lanes still split
+  static constexpr int kLeaf = W * W;       // points of a leaf
+  static constexpr int S = W < 4 ? W : 4;   // degree at which polynomials are multiplied
+  static constexpr int kLaneRadix = W / S;  // 4, 2 or 1: how far lanes still split
 
   struct Pass {
-    int radix;                             // 2 or 4
-    std::vector<Factors4<T>> factors;      // of every block, r1 alone if radix 2
+    int radix;                         // 2 or 4
+    std::vector<Factors4<T>> factors;  // of every block, r1 alone if radix 2
   };
   struct Leaf {
     std::array<Factors4<T>, vector_steps(W)> vectors;  // of the steps that split W vectors into single ones
@@ -111,8 +124,8 @@ struct Plan {
   };
 
   std::int64_t n = 0;
-  int top = 1;                             // radix of the pass that reads the row: 1, 2, 3, 4, 5 or 8
-  std::vector<Pass> passes;                // between the top and the leaves
+  int top = 1;               // radix of the pass that reads the row: 1, 2, 3, 4, 5 or 8
+  std::vector<Pass> passes;  // between the top and the leaves
   std::vector<Leaf> leaves;
 };
 
@@ -217,7 +230,9 @@ std::unique_ptr<Plan<T>> make_plan(std::int64_t n) {
     auto& f = plan->leaves[leaf];
     std::vector<double> t;
     vector_factors(f.vectors.data(), turns[leaf], W, t);
-    if (P::kLaneRadix == 4) f.r1 = lanes<T>(t.data(), 0.5), f.r2 = lanes<T>(t.data(), 0.25), f.r3 = lanes<T>(t.data(), 0.75), f.c = f.r2;
+    if (P::kLaneRadix == 4)
+      f.r1 = lanes<T>(t.data(), 0.5), f.r2 = lanes<T>(t.data(), 0.25), f.r3 = lanes<T>(t.data(), 0.75),
+      f.c = f.r2;
     else if (P::kLaneRadix == 2) f.r1 = lanes<T>(t.data(), 0.5), f.c = f.r1;
     else f.c = lanes<T>(t.data(), 1);
   }
@@ -234,7 +249,7 @@ const Plan<T>& plan_of(std::int64_t n) {
   return *plan;
 }
 
-// ---- leaves -------------------------------------------------------------------------------------------------
+// ---- leaves --------------------------------------------------------------------------------------
 template <class T>
 EQUICONV_INLINE void transpose_parts(Complex<T>* a) {
   constexpr int W = kLanes<T>;

@@ -4,7 +4,7 @@
 
 namespace {
 
-// ---- the top pass: from the row as it is in memory to the first blocks, and back ------------------------
+// ---- the top pass: from the row as it is in memory to the first blocks, and back -----------------
 // Splitting x^N - i is the only pass that sees real input, and its factors are constants of the code.
 
 // exp(2 pi i (1/4 + s) m / R), the value of x^m at the s-th root of x^R = i
@@ -98,7 +98,8 @@ EQUICONV_INLINE void merge_top(Complex<T>* a) {
 
 // Vectors [j0, j1) of every one of the R segments of a row. `im` may be null: a real row.
 template <class T, int R>
-void read_top(const T* re, const T* im, Complex<T>* out, std::int64_t vectors, std::int64_t j0, std::int64_t j1) {
+void read_top(const T* re, const T* im, Complex<T>* out, std::int64_t vectors, std::int64_t j0,
+              std::int64_t j1) {
   constexpr int W = kLanes<T>;
   const std::int64_t q = vectors / R;
   for (std::int64_t j = j0; j < j1; ++j) {
@@ -119,7 +120,8 @@ void read_top(const T* re, const T* im, Complex<T>* out, std::int64_t vectors, s
 // re <- real part, im <- imaginary part if `Im`; plus skip times what was there if `Skip`.
 // The adjoint of all splits is N / S times their inverse.
 template <class T, int R, bool Im, bool Skip>
-void write_top(const Complex<T>* in, T* re, T* im, T skip, std::int64_t vectors, std::int64_t j0, std::int64_t j1) {
+void write_top(const Complex<T>* in, T* re, T* im, T skip, std::int64_t vectors, std::int64_t j0,
+               std::int64_t j1) {
   const std::int64_t q = vectors / R;
   const Vec<T> scale = splat(T(Plan<T>::S) / T(vectors * kLanes<T>)), d = splat(skip);
   const auto write = [&](T* to, Vec<T> v) {
@@ -152,7 +154,7 @@ EQUICONV_INLINE void with_radix(int radix, F f) {
   }
 }
 
-// ---- passes between the top and the leaves ---------------------------------------------------------------
+// ---- passes between the top and the leaves -------------------------------------------------------
 template <class T>
 void split_block(Complex<T>* x, std::int64_t vectors, int radix, const Factors4<T>& f) {
   const std::int64_t q = vectors / radix;
@@ -177,8 +179,9 @@ void merge_block(Complex<T>* x, std::int64_t vectors, int radix, const Factors4<
 //   convolve      u <- u k
 //   grad_filter   k <- adjoint(u) g, or sum <- sum + adjoint(u) g where there is a sum
 //   grad_signal   g <- adjoint(k) g
-// Rows of memory that will be wanted soon: asked for leaf by leaf, while the arithmetic goes on. Short rows only: a long
-// one would push what is being worked on out of the cache (measured: 17 % gained at 4 KB a row, 12 % lost at 256 KB).
+// Rows of memory that will be wanted soon: asked for leaf by leaf, while the arithmetic goes on. Short rows
+// only: a long one would push what is being worked on out of the cache (measured: 17 % gained at 4 KB a row,
+// 12 % lost at 256 KB).
 struct Ahead {
   static constexpr std::int64_t kLongest = 1 << 15;  // bytes
 
@@ -190,7 +193,8 @@ struct Ahead {
   int used = 0;
 
   void add(const void* first, std::int64_t bytes) {
-    if (first && bytes <= kLongest) rows[std::size_t(used++)] = {static_cast<const char*>(first), (bytes + 63) / 64};
+    if (first && bytes <= kLongest)
+      rows[std::size_t(used++)] = {static_cast<const char*>(first), (bytes + 63) / 64};
   }
   // Inlined by force: GCC 12 takes a function that only prefetches for one without effect.
   EQUICONV_INLINE void fetch(std::int64_t leaf, std::int64_t leaves) const {
@@ -211,7 +215,8 @@ struct Spectra {
 };
 
 template <class T>
-__attribute__((noinline)) void multiply_leaf(const Spectra<T>& x, std::int64_t at, const typename Plan<T>::Leaf& f) {
+__attribute__((noinline)) void multiply_leaf(const Spectra<T>& x, std::int64_t at,
+                                             const typename Plan<T>::Leaf& f) {
   constexpr int S = Plan<T>::S;
   for (int b = 0; b < Plan<T>::kLaneRadix; ++b, at += S) {
     const Complex<T> c = block_constant(f.c, b);
@@ -229,7 +234,8 @@ __attribute__((noinline)) void multiply_leaf(const Spectra<T>& x, std::int64_t a
 
 // Down, product and up again for the block that starts at vector `at`, depth first.
 template <class T>
-void walk(const Plan<T>& plan, const Spectra<T>& x, std::size_t pass, std::int64_t block, std::int64_t at, std::int64_t vectors) {
+void walk(const Plan<T>& plan, const Spectra<T>& x, std::size_t pass, std::int64_t block, std::int64_t at,
+          std::int64_t vectors) {
   if (pass == plan.passes.size()) {
     const auto& leaf = plan.leaves[std::size_t(block)];
     if (x.ahead) x.ahead->fetch(block, std::int64_t(plan.leaves.size()));
@@ -250,7 +256,8 @@ void walk(const Plan<T>& plan, const Spectra<T>& x, std::size_t pass, std::int64
     if (!s) break;
     split_block(s + at, vectors, radix, f);
   }
-  for (int s = 0; s < radix; ++s) walk(plan, x, pass + 1, block * radix + s, at + s * (vectors / radix), vectors / radix);
+  for (int s = 0; s < radix; ++s)
+    walk(plan, x, pass + 1, block * radix + s, at + s * (vectors / radix), vectors / radix);
   for (Complex<T>* s : x.merge) {
     if (!s) break;
     merge_block(s + at, vectors, radix, f);

@@ -1,12 +1,13 @@
 // A row and the rings it is multiplied in (docs/mathematics.md).
 //
-// Usually that is one ring, C[x]/(x^N - i). A circular row of suitable length L first folds as a real polynomial,
+// Usually that is one ring, C[x]/(x^N - i). A circular row of suitable length L first folds as a real
+// polynomial,
 //
 //   x^L - 1 = (x^(L/2) + 1) (x^(L/4) + 1) ... (x^M + 1) (x^M - 1)
 //
-// where the odd part modulo x^s + 1, s real points, is s/2 complex ones in C[x]/(x^(s/2) - i). That leaves half
-// the work; the last, even part is circular of length M and goes the usual way. Folded rows lie in place:
-// the even part first, the odd part of s points at [s, 2 s).
+// where the odd part modulo x^s + 1, s real points, is s/2 complex ones in C[x]/(x^(s/2) - i). That leaves
+// half the work; the last, even part is circular of length M and goes the usual way. Folded rows lie in
+// place: the even part first, the odd part of s points at [s, 2 s).
 #pragma once
 #include "ring_passes.h"
 #include "team.h"
@@ -33,7 +34,9 @@ class RowTransform {
     points_ = folds_ ? std::max(length, even_->n) : even_->n;
   }
 
-  std::int64_t points() const { return points_; }    // real points of a row's buffer; past the length they are zero
+  std::int64_t points() const {
+    return points_;
+  }  // real points of a row's buffer; past the length they are zero
   std::int64_t vectors() const { return vectors_; }  // complex vectors of a spectrum
   std::int64_t even_points() const { return even_->n; }
   std::int64_t even_length() const { return even_length_; }
@@ -56,12 +59,14 @@ class RowTransform {
 
   // A folded row to its blocks. `im` belongs to the even part and may be null.
   void read(const T* row, const T* im, Complex<T>* out, const Team& team) const {
-    for (const Odd& odd : odd_) read(*odd.plan, row + odd.size, row + odd.size + odd.size / 2, out + odd.at, team);
+    for (const Odd& odd : odd_)
+      read(*odd.plan, row + odd.size, row + odd.size + odd.size / 2, out + odd.at, team);
     read(*even_, row, im, out, team);
   }
   // Blocks to a folded row, plus skip times the row that was there.
   void write(const Complex<T>* in, T* row, T* im, bool with_skip, T skip, const Team& team) const {
-    for (const Odd& odd : odd_) write(*odd.plan, in + odd.at, row + odd.size, row + odd.size + odd.size / 2, with_skip, skip, team);
+    for (const Odd& odd : odd_)
+      write(*odd.plan, in + odd.at, row + odd.size, row + odd.size + odd.size / 2, with_skip, skip, team);
     write(*even_, in, row, im, with_skip, skip, team);
   }
   void multiply(const Spectra<T>& x, const Team& team) const {
@@ -72,16 +77,20 @@ class RowTransform {
  private:
   struct Odd {
     const Plan<T>* plan;
-    std::int64_t size, at;  // real points, also where they start in a row; where their vectors start in a spectrum
+    std::int64_t size,
+        at;  // real points, also where they start in a row; where their vectors start in a spectrum
   };
 
   static void read(const Plan<T>& plan, const T* re, const T* im, Complex<T>* out, const Team& team) {
     const std::int64_t vectors = plan.n / kLanes<T>;
     with_radix(plan.top, [&](auto radix) {
-      team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) { read_top<T, radix>(re, im, out, vectors, j0, j1); });
+      team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) {
+        read_top<T, radix>(re, im, out, vectors, j0, j1);
+      });
     });
   }
-  static void write(const Plan<T>& plan, const Complex<T>* in, T* re, T* im, bool with_skip, T skip, const Team& team) {
+  static void write(const Plan<T>& plan, const Complex<T>* in, T* re, T* im, bool with_skip, T skip,
+                    const Team& team) {
     const std::int64_t vectors = plan.n / kLanes<T>;
     with_radix(plan.top, [&](auto radix) {
       team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) {

@@ -36,16 +36,19 @@ Lie lie_of(const A& a, const B& gate) {
   return !gate || lie_of(gate) == lie ? lie : Lie::scattered;
 }
 
-// Channels that are worth loading together: some tiles' width where channels are contiguous, else one. Measured: a
-// group of 4 tiles is loaded half again as fast as one; of long rows it would take much memory for no gain.
+// Channels that are worth loading together: some tiles' width where channels are contiguous, else one.
+// Measured: a group of 4 tiles is loaded half again as fast as one; of long rows it would take much memory
+// for no gain.
 template <class T, class Void>
 std::int64_t group_of(const equiconv::Array<Void>& a, std::int64_t length) {
   return lie_of(a) == Lie::tiles ? (length <= 1 << 17 ? 4 : 1) * kLanes<T> : 1;
 }
 
 template <class Pointee, class Void>
-Pointee* pointer(const equiconv::Array<Void>& a, std::int64_t batch, std::int64_t channel, std::int64_t position) {
-  return a ? static_cast<Pointee*>(a.data) + batch * a.batch + channel * a.channel + position * a.position : nullptr;
+Pointee* pointer(const equiconv::Array<Void>& a, std::int64_t batch, std::int64_t channel,
+                 std::int64_t position) {
+  return a ? static_cast<Pointee*>(a.data) + batch * a.batch + channel * a.channel + position * a.position
+           : nullptr;
 }
 
 // Part of a tensor: `channels` rows from (batch, channel), positions [begin, end).
@@ -58,23 +61,28 @@ inline std::int64_t bytes_of(DType dtype) {
 }
 // Adds a row of contiguous positions to what is fetched ahead.
 template <class Void>
-void look_ahead(Ahead& ahead, const equiconv::Array<Void>& a, std::int64_t batch, std::int64_t channel, std::int64_t n) {
+void look_ahead(Ahead& ahead, const equiconv::Array<Void>& a, std::int64_t batch, std::int64_t channel,
+                std::int64_t n) {
   if (!a || lie_of(a) != Lie::rows) return;
   const std::int64_t size = bytes_of(a.dtype);
-  ahead.add(static_cast<const char*>(static_cast<const void*>(a.data)) + size * (batch * a.batch + channel * a.channel), n * size);
+  ahead.add(static_cast<const char*>(static_cast<const void*>(a.data)) +
+                size * (batch * a.batch + channel * a.channel),
+            n * size);
 }
 
-// Asks for a block of `height` positions by `width` contiguous channels in the order in which it lies, so that the
-// hardware sees streams; the tiles that follow go down its columns. (Inlined by force: GCC 12 takes a function that
-// only prefetches for one without effect.)
+// Asks for a block of `height` positions by `width` contiguous channels in the order in which it lies, so
+// that the hardware sees streams; the tiles that follow go down its columns. (Inlined by force: GCC 12 takes
+// a function that only prefetches for one without effect.)
 template <class S>
 EQUICONV_INLINE void fetch_block(const S* first, std::int64_t stride, int height, std::int64_t width) {
   if (!first) return;
   for (int i = 0; i < height; ++i)
-    for (std::int64_t c = 0; c < width; c += 64 / std::int64_t(sizeof(S))) __builtin_prefetch(first + i * stride + c);
+    for (std::int64_t c = 0; c < width; c += 64 / std::int64_t(sizeof(S)))
+      __builtin_prefetch(first + i * stride + c);
 }
 
-// out[c][t] = a[t] (* gate[t]) for the positions t of the part, rows `pitch` apart; out[0] is position `begin`.
+// out[c][t] = a[t] (* gate[t]) for the positions t of the part, rows `pitch` apart; out[0] is position
+// `begin`.
 template <class T>
 void load_rows(const Input& a, const Input& gate, const Part& part, T* out, std::int64_t pitch) {
   constexpr int W = kLanes<T>;
@@ -86,7 +94,8 @@ void load_rows(const Input& a, const Input& gate, const Part& part, T* out, std:
       const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
       switch (lie_of(a, gate)) {
         case Lie::rows:
-          for (std::int64_t c = 0; c < part.channels; ++c, out += pitch, x += a.channel, p = p ? p + gate.channel : p) {
+          for (std::int64_t c = 0; c < part.channels;
+               ++c, out += pitch, x += a.channel, p = p ? p + gate.channel : p) {
             std::int64_t t = 0;
             if (p) {
               for (; t + W <= n; t += W) store(out + t, load(x + t) * load(p + t));
@@ -145,7 +154,8 @@ void store_rows(const Output& y, const Input& gate, const Part& part, const T* r
       const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
       switch (lie_of(y, gate)) {
         case Lie::rows:
-          for (std::int64_t c = 0; c < part.channels; ++c, rows += pitch, x += y.channel, p = p ? p + gate.channel : p) {
+          for (std::int64_t c = 0; c < part.channels;
+               ++c, rows += pitch, x += y.channel, p = p ? p + gate.channel : p) {
             std::int64_t t = 0;
             if (p) {
               for (; t + W <= n; t += W) store(x + t, load(rows + t) * load(p + t));
@@ -205,7 +215,8 @@ template <class T>
 void store_value(const Output& a, std::int64_t channel, T value) {
   with_storage(a.dtype, [&](auto* storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
-    if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>) narrow(static_cast<S*>(a.data) + channel * a.channel, value);
+    if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>)
+      narrow(static_cast<S*>(a.data) + channel * a.channel, value);
   });
 }
 

@@ -23,18 +23,35 @@ constexpr int kVectorBytes = 16;
 template <class T>
 constexpr int kLanes = kVectorBytes / int(sizeof(T));
 
-template <class T> struct VectorOf;
-template <> struct VectorOf<float> { typedef float type __attribute__((vector_size(kVectorBytes))); };
-template <> struct VectorOf<double> { typedef double type __attribute__((vector_size(kVectorBytes))); };
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes)));
+};
 template <class T>
 using Vec = typename VectorOf<T>::type;
 
-struct bfloat16 { std::uint16_t bits; };
-struct float16 { std::uint16_t bits; };
+struct bfloat16 {
+  std::uint16_t bits;
+};
+struct float16 {
+  std::uint16_t bits;
+};
 
 // Storage type to arithmetic type.
-template <class S> struct Arithmetic { using type = float; };
-template <> struct Arithmetic<double> { using type = double; };
+template <class S>
+struct Arithmetic {
+  using type = float;
+};
+template <>
+struct Arithmetic<double> {
+  using type = double;
+};
 
 template <class To, class From>
 inline To bit_copy(const From& from) {
@@ -44,14 +61,15 @@ inline To bit_copy(const From& from) {
   return to;
 }
 
-// ---- scalar conversions: exact in, rounded to nearest even out, NaN stays NaN ----------------------------
+// ---- scalar conversions: exact in, rounded to nearest even out, NaN stays NaN --------------------
 inline float widen(float a) { return a; }
 inline double widen(double a) { return a; }
 inline float widen(bfloat16 a) { return bit_copy<float>(std::uint32_t(a.bits) << 16); }
 inline float widen(float16 a) {
   const std::uint32_t w = std::uint32_t(a.bits) << 16, sign = w & 0x80000000u, magnitude = w & 0x7fffffffu;
   // Normal numbers: move the exponent; subnormals: let a float subtraction normalise them.
-  const float normal = bit_copy<float>((magnitude >> 3) + (magnitude >= 0x7c000000u ? 0x70000000u : 0x38000000u));
+  const float normal =
+      bit_copy<float>((magnitude >> 3) + (magnitude >= 0x7c000000u ? 0x70000000u : 0x38000000u));
   const float subnormal = bit_copy<float>((magnitude >> 16) | 0x3f000000u) - 0.5f;
   // bits m of a subnormal half mean m * 2^-24; 0.5 + m * 2^-24 is exact in float
   const float value = magnitude < 0x04000000u ? subnormal : normal;
@@ -66,21 +84,29 @@ inline void narrow(bfloat16* to, float a) {
 inline void narrow(float16* to, float a) {
   const std::uint32_t u = bit_copy<std::uint32_t>(a), sign = (u >> 16) & 0x8000u, m = u & 0x7fffffffu;
   std::uint32_t h;
-  if (m > 0x7f800000u) h = 0x7e00u;                        // NaN
-  else if (m >= 0x477ff000u) h = 0x7c00u;                  // rounds past the largest half
-  else if (m < 0x38800000u)                                // subnormal: round by adding 0.5
+  if (m > 0x7f800000u) h = 0x7e00u;        // NaN
+  else if (m >= 0x477ff000u) h = 0x7c00u;  // rounds past the largest half
+  else if (m < 0x38800000u)                // subnormal: round by adding 0.5
     h = bit_copy<std::uint32_t>(bit_copy<float>(m) + 0.5f) - 0x3f000000u;
   else h = (m + 0xfffu + ((m >> 13) & 1u) - 0x38000000u) >> 13;
   to->bits = std::uint16_t(sign | h);
 }
 
-// ---- vector loads and stores: kLanes<arithmetic type> elements --------------------------------------------
+// ---- vector loads and stores: kLanes<arithmetic type> elements -----------------------------------
 template <class T>
 inline Vec<T> splat(T a) {
   return a - Vec<T>{};
 }
-inline Vec<float> load(const float* p) { Vec<float> v; std::memcpy(&v, p, sizeof v); return v; }
-inline Vec<double> load(const double* p) { Vec<double> v; std::memcpy(&v, p, sizeof v); return v; }
+inline Vec<float> load(const float* p) {
+  Vec<float> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline Vec<double> load(const double* p) {
+  Vec<double> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
 inline void store(float* p, Vec<float> v) { std::memcpy(p, &v, sizeof v); }
 inline void store(double* p, Vec<double> v) { std::memcpy(p, &v, sizeof v); }
 
@@ -103,7 +129,8 @@ inline Vec<float> load(const float16* p) {
   return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 inline void store(float16* p, Vec<float> v) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
 }
 #elif defined(__F16C__)
 inline Vec<float> load(const float16* p) {
@@ -144,7 +171,7 @@ inline T sum(Vec<T> v) {
   return s;
 }
 
-// ---- transpose of kLanes x kLanes: exchange of off-diagonal blocks of 1, 2, 4, ... lanes ------------------
+// ---- transpose of kLanes x kLanes: exchange of off-diagonal blocks of 1, 2, 4, ... lanes ---------
 template <class T, int D, int... I>
 __attribute__((always_inline)) inline void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, I...>) {
   constexpr int W = kLanes<T>;

@@ -1,0 +1,165 @@
+// What forward and backward of fft_conv share: how filters and rows lie in their ring, and how the work is
+// cut into items and spread over threads.
+#pragma once
+#include <algorithm>
+#include <optional>
+
+#include "direct.h"
+#include "row_transform.h"
+#include "rows.h"
+
+namespace {
+
+using namespace equiconv;
+
+// Hands out 64-byte aligned pieces of a buffer; from a null buffer it only measures.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+  template <class T>
+  T* take(std::int64_t count) {
+    const std::int64_t at = used_;
+    used_ += (count * std::int64_t(sizeof(T)) + 63) / 64 * 64;
+    return reinterpret_cast<T*>(base_ + at);
+  }
+  std::int64_t used() const { return used_; }
+
+ private:
+  char* base_;
+  std::int64_t used_ = 0;
+};
+
+// How rows are transformed, and how filters lie in the ring.
+template <class T>
+struct Convolution {
+  static constexpr std::int64_t kDirectLength = 128, kDirectTaps = 32;  // measured: bench/results/README.md
+  static constexpr std::int64_t kReuse = 1 << 18;                       // points of spectra worth keeping
+
+  FftConv size;
+  bool direct, two_sided;  // two_sided: the filter has taps at negative lags, its polynomial is complex
+  std::int64_t centre;     // the tap at lag 0
+  std::optional<RowTransform<T>> transform;
+  std::int64_t points, pitch;   // of a row, and between rows of a tile (not a power of two apart)
+  std::int64_t before, padded;  // direct: what is kept free before a padded signal, and its whole length
+
+  explicit Convolution(const FftConv& n) : size(n) {
+    direct = n.length <= kDirectLength || n.taps <= kDirectTaps;
+    two_sided = n.mode != Mode::causal;
+    centre = n.mode == Mode::bidirectional ? (n.taps - 1) / 2 : 0;
+    if (!direct) transform.emplace(n.length, n.mode == Mode::circular);
+    points = direct ? n.length : transform->points();
+    pitch = (points + 2 * kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+    before = n.taps;
+    padded = direct ? n.length + 2 * n.taps + 8 * kLanes<T> : 0;
+  }
+  std::int64_t filter_row() const { return direct ? size.taps : pitch; }
+  std::int64_t vectors() const { return direct ? 0 : transform->vectors(); }
+
+  // One filter as the row(s) that read_row or slide take.
+  struct Filter {
+    const T *re, *im;
+  };
+  Filter load_filter(const Input& filter, std::int64_t batch, std::int64_t channel, T* re, T* im) const {
+    const Part all{batch, channel, 1, 0, size.taps};
+    if (!direct && !two_sided && size.taps == points && filter.position == 1 && filter.dtype == dtype())
+      return {pointer<const T>(filter, batch, channel, 0), nullptr};
+    if (direct) {
+      load_rows<T>(filter, {}, all, re, 0);
+      return {re, nullptr};
+    }
+    load_rows<T>(filter, {}, {batch, channel, 1, centre, size.taps}, re, 0);
+    std::fill(re + size.taps - centre, re + points, T(0));
+    if (!two_sided) return {re, nullptr};
+    std::fill(im, im + points, T(0));
+    if (size.mode == Mode::bidirectional) {
+      load_rows<T>(filter, {}, {batch, channel, 1, 0, centre}, im + points - centre, 0);
+      for (std::int64_t t = points - centre; t < points; ++t) im[t] = -im[t];
+    } else {
+      transform->fold(re);
+      const std::int64_t n = transform->even_length();
+      for (std::int64_t j = 1; j < n; ++j) im[transform->even_points() - n + j] = -re[j];
+    }
+    return {re, im};
+  }
+  // The gradient of the filter's polynomial, to that of its taps, in place.
+  void gather_taps(T* re, const T* im) const {
+    if (size.mode == Mode::bidirectional) {
+      std::copy_backward(re, re + size.taps - centre, re + size.taps);
+      for (std::int64_t j = 0; j < centre; ++j) re[j] = -im[points - centre + j];
+    } else if (size.mode == Mode::circular) {
+      const std::int64_t n = transform->even_length();
+      for (std::int64_t j = 1; j < n; ++j) re[j] -= im[transform->even_points() - n + j];
+      transform->unfold(re);
+    }
+  }
+  // A row as it is loaded, to what the transform reads.
+  void prepare(T* row) const {
+    std::fill(row + size.length, row + points, T(0));
+    transform->fold(row);
+  }
+  // A row with what lies beyond its ends, for slide: zeros, or its own period.
+  const T* pad(const T* row, T* out) const {
+    const std::int64_t n = size.length;
+    T* at = out + before;
+    std::copy(row, row + n, at);
+    if (size.mode == Mode::circular) {
+      for (std::int64_t t = -before; t < 0; ++t) at[t] = row[n + t < 0 ? t % n + (t % n ? n : 0) : n + t];
+      for (std::int64_t t = n; t < padded - before; ++t) at[t] = at[t - n];
+    } else {
+      std::fill(out, at, T(0));
+      std::fill(at + n, out + padded, T(0));
+    }
+    return at;
+  }
+  static constexpr DType dtype() { return sizeof(T) == 8 ? DType::float64 : DType::float32; }
+};
+
+// How items are spread: over threads if there are enough of them, else one by one, each by all threads.
+struct Spread {
+  Team outer, inner;
+  std::int64_t slots, rows;  // items in flight, and rows in flight within an item
+
+  Spread(std::int64_t items, std::int64_t group, int threads, cpu::Parallel parallel) {
+    if (items >= threads) outer = {parallel, threads};
+    else inner = {parallel, threads};
+    slots = outer.threads, rows = group >= inner.threads ? inner.threads : 1;
+  }
+  // f(row, slot of the row, team for the row) for every row of an item
+  template <class F>
+  void each_row(std::int64_t count, F f) const {
+    if (rows == 1) {
+      for (std::int64_t c = 0; c < count; ++c) f(c, 0, inner);
+    } else {
+      inner(rows, [&](std::int64_t i) {
+        for (std::int64_t c = count * i / rows; c < count * (i + 1) / rows; ++c) f(c, i, Team{});
+      });
+    }
+  }
+};
+
+struct Row {
+  std::int64_t batch, channel;
+};
+// A group of channels over a run of batch entries.
+struct Item {
+  std::int64_t batch, batch_end, channel, channels;
+
+  // The row that follows the c-th of a batch entry.
+  Row after(const Item& next, std::int64_t at, std::int64_t c) const {
+    if (c + 1 < channels) return {at, channel + c + 1};
+    if (at + 1 < batch_end) return {at + 1, channel};
+    return {next.batch, next.channel};
+  }
+};
+struct Items {
+  std::int64_t batch, channels, group, runs;  // runs: into how many pieces the batch is cut
+  std::int64_t groups() const { return (channels + group - 1) / group; }
+  std::int64_t count() const { return groups() * runs; }
+  Item operator[](std::int64_t i) const {  // past the end: the last one again
+    i = std::min(i, count() - 1);
+    const std::int64_t run = i / groups(), channel = i % groups() * group;
+    return {batch * run / runs, batch * (run + 1) / runs, channel, std::min(group, channels - channel)};
+  }
+};
+
+}  // namespace
