@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import hypothesis
 import pytest
@@ -26,7 +26,7 @@ import contract  # noqa: E402  with asserts that explain themselves, and the set
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """What the arguments of a contract's tests stand for."""
     op: contract.Op | None = getattr(metafunc.cls, "op", None)
-    meaning = {"device": contract.DEVICES, "dtype": contract.DTYPES}
+    meaning: dict[str, Sequence[object]] = {"device": contract.DEVICES, "dtype": contract.DTYPES}
     if op is not None:
         meaning |= {"sample": op.samples, "small": op.small, "tiny": op.tiny}
         meaning |= {"refusal": op.refusals, "capability": op.capabilities}

@@ -60,7 +60,7 @@ class Sample:
     def resized(self, **sizes: int) -> Sample:
         return dataclasses.replace(self, sizes={**self.sizes, **sizes})
 
-    def make(self, dtype: torch.dtype, device: str, *, seed: int = 0) -> dict[str, Tensor]:
+    def make(self, dtype: torch.dtype, device: str, *, seed: int = 0) -> dict[str, Any]:
         """Leaves that require gradients."""
         generator = torch.Generator().manual_seed(seed)
         made = {}
@@ -243,7 +243,7 @@ class Contract:
         compiled = torch.compile(self.op.function, fullgraph=True, dynamic=dynamic, backend=backend)
         grown = tiny.resized(**self.op.grown(tiny.sizes))
         # Sizes that happen to be equal in the first sample need not be in the next.
-        with torch.fx.experimental._config.patch(use_duck_shape=False):
+        with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
             for sample in (tiny, grown) if dynamic else (tiny,):
                 tensors = sample.make(torch.float32, device)
                 ours = value_and_gradients(compiled, sample, tensors)
@@ -392,8 +392,8 @@ def check_against_reference(op: Op, sample: Sample, tensors: dict[str, Tensor]) 
             max(size, size_squared.max().item() ** 0.5) if size_squared.numel() else size
             for size, size_squared in zip(sizes, squared_sizes, strict=True)
         ]
-    for name, *results in zip(["the result", *tensors], ours, theirs, exact, sizes, strict=True):
-        check_error(name, *results)
+    for arguments in zip(["the result", *tensors], ours, theirs, exact, sizes, strict=True):
+        check_error(*arguments)
 
 
 def check_error(name: str, ours: Tensor, theirs: Tensor, exact: Tensor, size: float) -> None:
@@ -419,7 +419,7 @@ def assert_same_bits(ours: Iterable[Tensor], expected: Iterable[Tensor]) -> None
         assert torch.equal(a, b), f"result {i} differs by up to {(a - b).abs().max().item():.2e}"
 
 
-def detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def detached(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {name: tensor.detach() for name, tensor in tensors.items()}
 
 

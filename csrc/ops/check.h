@@ -62,23 +62,29 @@ inline void check_floating(const char* op, const char* name, const Tensor& tenso
     refuse(op, ": ", name, " must be float32, float64, bfloat16 or float16, but is ", text(dtype));
 }
 
-inline void check_rank(const char* op, const char* name, const Tensor& tensor, int64_t rank, const char* shape) {
-  if (tensor.dim() != rank) refuse(op, ": ", name, " must be ", shape, ", but has shape ", text(tensor.sizes()));
+inline void check_rank(const char* op, const char* name, const Tensor& tensor, int64_t rank,
+                       const char* shape) {
+  if (tensor.dim() != rank)
+    refuse(op, ": ", name, " must be ", shape, ", but has shape ", text(tensor.sizes()));
 }
 
 inline void check_shape(const char* op, const char* name, const Tensor& tensor, const Tensor& x) {
   if (!tensor.sizes().equals(x.sizes()))
-    refuse(op, ": ", name, " must have the shape of x, ", text(x.sizes()), ", but has ", text(tensor.sizes()));
+    refuse(op, ": ", name, " must have the shape of x, ", text(x.sizes()), ", but has ",
+           text(tensor.sizes()));
 }
 
 // The device of x and its dtype; a weight (`or_float32`) may be float32 beside a half type.
-inline void check_kind(const char* op, const char* name, const Tensor& tensor, const Tensor& x, bool or_float32 = false) {
+inline void check_kind(const char* op, const char* name, const Tensor& tensor, const Tensor& x,
+                       bool or_float32 = false) {
   const ScalarType want = x.scalar_type(), have = tensor.scalar_type();
   const bool weight = or_float32 && is_half(want);
   if (have != want && !(weight && have == ScalarType::Float))
-    refuse(op, ": ", name, " must have the dtype of x, ", text(want), weight ? ", or float32" : "", ", but has ", text(have));
+    refuse(op, ": ", name, " must have the dtype of x, ", text(want), weight ? ", or float32" : "",
+           ", but has ", text(have));
   if (!(tensor.device() == x.device()))
-    refuse(op, ": ", name, " must be on the device of x, ", text(x.device()), ", but is on ", text(tensor.device()));
+    refuse(op, ": ", name, " must be on the device of x, ", text(x.device()), ", but is on ",
+           text(tensor.device()));
 }
 
 }  // namespace equiconv::ops

@@ -19,7 +19,8 @@ inline void parallel(std::int64_t n, void (*body)(void* context, std::int64_t i)
 
 // kernel(arguments…, scratch, threads, parallel) with scratch_bytes(arguments…, threads) bytes of scratch.
 template <class ScratchBytes, class Kernel, class... Arguments>
-void launch(const torch::stable::Tensor& x, ScratchBytes scratch_bytes, Kernel kernel, const Arguments&... arguments) {
+void launch(const torch::stable::Tensor& x, ScratchBytes scratch_bytes, Kernel kernel,
+            const Arguments&... arguments) {
   const int threads = static_cast<int>(torch::stable::get_num_threads());
   const std::int64_t bytes = std::max<std::int64_t>(scratch_bytes(arguments..., threads), 1);
   const auto scratch = torch::stable::new_empty(x, {&bytes, 1}, torch::headeronly::ScalarType::Byte);

@@ -14,7 +14,8 @@
 // Weak, because only a torch with CUDA has them: any other can still load this library and inspect it.
 extern "C" {
 __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void**);
-__attribute__((weak)) AOTITorchError torch_c10_cuda_check_msg(int32_t, const char*, const char*, uint32_t, bool, char**);
+__attribute__((weak)) AOTITorchError torch_c10_cuda_check_msg(int32_t, const char*, const char*, uint32_t,
+                                                              bool, char**);
 __attribute__((weak)) void torch_c10_cuda_free_error_msg(char*);
 }
 
@@ -23,7 +24,8 @@ namespace equiconv::ops {
 // kernel(arguments…, workspace, stream) with workspace_bytes(arguments…) bytes of workspace. The workspace
 // returns to the allocator while the kernel may still run: what reuses it is ordered after it on the stream.
 template <class WorkspaceBytes, class Kernel, class... Arguments>
-void launch(const torch::stable::Tensor& x, WorkspaceBytes workspace_bytes, Kernel kernel, const Arguments&... arguments) {
+void launch(const torch::stable::Tensor& x, WorkspaceBytes workspace_bytes, Kernel kernel,
+            const Arguments&... arguments) {
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));

@@ -58,30 +58,35 @@ void check_filter(const Tensor& filter, const Tensor& x, const FftConv& call, co
   if (!call.shared && filter.size(0) != call.batch)
     refuse(kOp, ": filter must have the batch of x, ", call.batch, ", but has ", filter.size(0));
   if (filter.size(-2 + filter.dim()) != call.channels)
-    refuse(kOp, ": filter must have the channels of x, ", call.channels, ", but has ", filter.size(-2 + filter.dim()));
+    refuse(kOp, ": filter must have the channels of x, ", call.channels, ", but has ",
+           filter.size(-2 + filter.dim()));
   const std::int64_t reach = call.mode == Mode::bidirectional ? 2 * call.length - 1 : call.length;
   const std::int64_t least = std::min<std::int64_t>(call.length, 1), most = std::max<std::int64_t>(reach, 1);
   if (call.taps < least || call.taps > most)
-    refuse(kOp, ": filter must have ", least, " to ", most, " taps where mode is ", mode, " and the length of x is ",
-           call.length, ", but has ", call.taps);
+    refuse(kOp, ": filter must have ", least, " to ", most, " taps where mode is ", mode,
+           " and the length of x is ", call.length, ", but has ", call.taps);
 }
 
-FftConv check(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_gate, const MaybeTensor& post_gate,
-              const MaybeTensor& skip, const std::string& mode, const std::string& layout) {
+FftConv check(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_gate,
+              const MaybeTensor& post_gate, const MaybeTensor& skip, const std::string& mode,
+              const std::string& layout) {
   const Mode mode_value = mode_of(mode);
   const Axes axes = axes_of(layout);
   check_floating(kOp, "x", x);
   check_rank(kOp, "x", x, 3, axes.channel == 1 ? "(B, D, L)" : "(B, L, D)");
   const std::int64_t taps = filter.dim() ? filter.size(filter.dim() - 1) : 0;
-  const FftConv call{x.size(0), x.size(axes.channel), x.size(axes.position), taps, mode_value, filter.dim() == 2};
-  if (call.length > kMaxLength) refuse(kOp, ": x must have at most ", kMaxLength, " positions, but has ", call.length);
+  const FftConv call{x.size(0), x.size(axes.channel), x.size(axes.position),
+                     taps,      mode_value,           filter.dim() == 2};
+  if (call.length > kMaxLength)
+    refuse(kOp, ": x must have at most ", kMaxLength, " positions, but has ", call.length);
   check_filter(filter, x, call, mode);
   check_signal("pre_gate", pre_gate, x);
   check_signal("post_gate", post_gate, x);
   if (skip) {
     check_kind(kOp, "skip", *skip, x, true);
     if (skip->dim() != 1 || skip->size(0) != call.channels)
-      refuse(kOp, ": skip must have shape (", call.channels, ",), one for each channel of x, but has ", text(skip->sizes()));
+      refuse(kOp, ": skip must have shape (", call.channels, ",), one for each channel of x, but has ",
+             text(skip->sizes()));
   }
   return call;
 }
@@ -110,13 +115,17 @@ struct Arrays {
   Axes axes;
 
   template <class Void>
-  Array<Void> signal(Void* data, const Tensor& t) const { return array(data, t, 0, axes.channel, axes.position); }
+  Array<Void> signal(Void* data, const Tensor& t) const {
+    return array(data, t, 0, axes.channel, axes.position);
+  }
   template <class Void>
   Array<Void> filter(Void* data, const Tensor& t) const {
     return t.dim() == 2 ? array(data, t, kNone, 0, 1) : array(data, t, 0, 1, 2);
   }
   template <class Void>
-  Array<Void> skip(Void* data, const Tensor& t) const { return array(data, t, kNone, 0, kNone); }
+  Array<Void> skip(Void* data, const Tensor& t) const {
+    return array(data, t, kNone, 0, kNone);
+  }
 
   Input read_signal(const Tensor& t) const { return signal(t.const_data_ptr(), t); }
   Input read_signal(const MaybeTensor& t) const { return t ? read_signal(*t) : Input{}; }
@@ -143,15 +152,16 @@ const cpu::FftConvKernels& kernels() { return cpu::fft_conv(); }
 
 bool is_empty(const FftConv& call) { return call.batch == 0 || call.channels == 0 || call.length == 0; }
 
-Tensor fft_conv(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_gate, const MaybeTensor& post_gate,
-                const MaybeTensor& skip, const std::string& mode, const std::string& layout) {
+Tensor fft_conv(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_gate,
+                const MaybeTensor& post_gate, const MaybeTensor& skip, const std::string& mode,
+                const std::string& layout) {
   const FftConv call = check(x, filter, pre_gate, post_gate, skip, mode, layout);
   const Tensor y = torch::stable::new_empty(x, x.sizes());
   if (is_empty(call)) return y;
   const Arrays of{axes_of(layout)};
   launch(x, kernels().forward_scratch, kernels().forward, call,
-         FftConvForward{of.read_signal(x), of.read_filter(filter), of.read_signal(pre_gate), of.read_signal(post_gate),
-                        of.read_skip(skip), of.write_signal(y)});
+         FftConvForward{of.read_signal(x), of.read_filter(filter), of.read_signal(pre_gate),
+                        of.read_signal(post_gate), of.read_skip(skip), of.write_signal(y)});
   return y;
 }
 
@@ -174,8 +184,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fft_conv_backward(
                  : torch::stable::new_empty(*argument, argument->sizes());
   };
   const Tensor grad_x = gradient(need_x, x), grad_filter = gradient(need_filter, filter),
-               grad_pre_gate = gradient(need_pre_gate, pre_gate), grad_post_gate = gradient(need_post_gate, post_gate),
-               grad_skip = gradient(need_skip, skip);
+               grad_pre_gate = gradient(need_pre_gate, pre_gate),
+               grad_post_gate = gradient(need_post_gate, post_gate), grad_skip = gradient(need_skip, skip);
 
   if (!empty && (need_x || need_filter || need_pre_gate || need_post_gate || need_skip)) {
     const Arrays of{axes_of(layout)};
@@ -199,18 +209,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fft_conv_backward(
 }  // namespace
 
 #ifndef EQUICONV_CUDA
-STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
+{
   m.def(
-      "fft_conv(Tensor x, Tensor filter, Tensor? pre_gate, Tensor? post_gate, Tensor? skip, str mode, str layout)"
+      "fft_conv(Tensor x, Tensor filter, Tensor? pre_gate, Tensor? post_gate, Tensor? skip, str mode, str "
+      "layout)"
       " -> Tensor");
   m.def(
-      "fft_conv_backward(Tensor grad_out, Tensor x, Tensor filter, Tensor? pre_gate, Tensor? post_gate, Tensor? skip,"
-      " str mode, str layout, bool need_x, bool need_filter, bool need_pre_gate, bool need_post_gate, bool need_skip)"
+      "fft_conv_backward(Tensor grad_out, Tensor x, Tensor filter, Tensor? pre_gate, Tensor? post_gate, "
+      "Tensor? skip,"
+      " str mode, str layout, bool need_x, bool need_filter, bool need_pre_gate, bool need_post_gate, bool "
+      "need_skip)"
       " -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 #endif
 
-STABLE_TORCH_LIBRARY_IMPL(equiconv, EQUICONV_DISPATCH_KEY, m) {
+STABLE_TORCH_LIBRARY_IMPL(equiconv, EQUICONV_DISPATCH_KEY, m)
+{
   m.impl("fft_conv", TORCH_BOX(&fft_conv));
   m.impl("fft_conv_backward", TORCH_BOX(&fft_conv_backward));
 }

@@ -15,6 +15,7 @@ Everything is registered with the dispatcher, so `torch.ops`, compiled and expor
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,12 +33,17 @@ __all__ = ["MultilinearOp", "under_autocast"]
 Tensors = Sequence[MaybeTensor]
 TensorOrNone = TypeVar("TensorOrNone", Tensor, Tensor | None)
 
-# torch.autograd.Function handles the levels of torch.func's transforms itself. An autograd kernel in the
-# dispatcher, like PyTorch's own, is called once for each level, and needs only this plain base of it.
-_Function: Any = torch.autograd.function._SingleLevelFunction
-
 _library = torch.library.Library("equiconv", "FRAGMENT")  # type: ignore[no-untyped-call]
 _AUTOCAST = (torch._C.DispatchKey.AutocastCPU, torch._C.DispatchKey.AutocastCUDA)
+
+
+class _Function(torch.autograd.function._SingleLevelFunction):
+    """torch.autograd.Function without its care for the levels of torch.func's transforms.
+
+    An autograd kernel in the dispatcher, like PyTorch's own, is called once for each level anyway.
+    """
+
+    _compiled_autograd_key = staticmethod(torch.autograd.Function._compiled_autograd_key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +93,7 @@ class MultilinearOp:
     def _forward_function(self) -> Any:
         op, n = self, self.count
 
-        class Forward(_Function):  # type: ignore[misc]
+        class Forward(_Function):
             @staticmethod
             def forward(ctx: Any, below: Callable[..., Tensor], *args: Any) -> Tensor:
                 ctx.set_materialize_grads(False)
@@ -117,7 +123,7 @@ class MultilinearOp:
     def _backward_function(self) -> Any:
         op, n = self, self.count
 
-        class Backward(_Function):  # type: ignore[misc]
+        class Backward(_Function):
             @staticmethod
             def forward(ctx: Any, below: Callable[..., tuple[Tensor, ...]], *args: Any) -> tuple[Tensor, ...]:
                 ctx.set_materialize_grads(False)
@@ -276,5 +282,7 @@ def under_autocast(tensor: TensorOrNone, *, weight: bool = False) -> TensorOrNon
 
 def _no_autocast() -> Any:
     """Derivatives are computed in the dtypes of what was saved, whatever autocast says meanwhile."""
+    if not torch._C._is_any_autocast_enabled():
+        return contextlib.nullcontext()
     cpu, cuda = map(torch._C.DispatchKeySet, _AUTOCAST)
     return torch._C._ExcludeDispatchKeyGuard(cpu | cuda)
