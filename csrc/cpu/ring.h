@@ -114,8 +114,8 @@ struct Plan {
   static constexpr int kLaneRadix = W / S;  // 4, 2 or 1: how far lanes still split
 
   struct Pass {
-    int radix;                         // 2 or 4
-    std::vector<Factors4<T>> factors;  // of every block, r1 alone if radix 2
+    int radix;                         // 2, 4, 8 or 16
+    std::vector<Factors4<T>> factors;  // of every block, in the order of split_vectors
   };
   struct Leaf {
     std::array<Factors4<T>, vector_steps(W)> vectors;  // of the steps that split W vectors into single ones
@@ -124,7 +124,7 @@ struct Plan {
   };
 
   std::int64_t n = 0;
-  int top = 1;               // radix of the pass that reads the row: 1, 2, 3, 4, 5 or 8
+  int top = 1;               // radix of the pass that reads the row: 1, 2, 3, 4, 5, 8 or 16
   std::vector<Pass> passes;  // between the top and the leaves
   std::vector<Leaf> leaves;
 };
@@ -213,17 +213,18 @@ std::unique_ptr<Plan<T>> make_plan(std::int64_t n) {
   while (blocks % 2 == 0) blocks /= 2, ++halvings;
   if (blocks > 1) plan->top = int(blocks);
   else if (halvings % 2) plan->top = halvings > 1 ? 8 : 2, halvings -= halvings > 1 ? 3 : 1;
-  else if (halvings) plan->top = 4, halvings -= 2;
+  else if (halvings) plan->top = halvings > 2 ? 16 : 4, halvings -= halvings > 2 ? 4 : 2;
 
   std::vector<double> turns{0.25};  // x^N - i
   turns = children(turns, plan->top);
-  if (halvings % 2) {
-    plan->passes.push_back({2, factors<T>(turns, 2)});
-    turns = children(turns, 2), --halvings;
-  }
-  for (; halvings; halvings -= 2) {
-    plan->passes.push_back({4, factors<T>(turns, 4)});
-    turns = children(turns, 4);
+  while (halvings) {  // 16 at a time, and 8 · 4 rather than 16 · 2
+    const int step = halvings == 5 ? 3 : std::min(halvings, 4), radix = 1 << step;
+    typename P::Pass pass{radix, std::vector<Factors4<T>>(turns.size() * vector_steps(radix))};
+    std::vector<double> next;
+    Factors4<T>* out = pass.factors.data();
+    for (double t : turns) out = vector_factors(out, t, radix, next);
+    plan->passes.push_back(std::move(pass));
+    turns.swap(next), halvings -= step;
   }
   plan->leaves.resize(turns.size());
   for (std::size_t leaf = 0; leaf < turns.size(); ++leaf) {

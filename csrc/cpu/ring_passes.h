@@ -26,7 +26,7 @@ EQUICONV_INLINE void split_halves(Complex<T>* a) {
   if constexpr (Size > 1) {
     constexpr int half = Size / 2;
     const Complex<T> r = splat(kRoots<T, R>.at[First][half]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int j = 0; j < half; ++j) {
       if constexpr (Real) {
         const Vec<T> x = a[j].re, y = a[j + half].re;
@@ -49,7 +49,7 @@ EQUICONV_INLINE void merge_halves(Complex<T>* a) {
     merge_halves<T, R, half, First>(a);
     merge_halves<T, R, half, First + half>(a + half);
     const Complex<T> r = splat(kRoots<T, R>.at[First][half]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int j = 0; j < half; ++j) merge2(a[j], a[j + half], r);
   }
 }
@@ -104,16 +104,16 @@ void read_top(const T* re, const T* im, Complex<T>* out, std::int64_t vectors, s
   const std::int64_t q = vectors / R;
   for (std::int64_t j = j0; j < j1; ++j) {
     Complex<T> a[R];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int s = 0; s < R; ++s) a[s].re = load(re + W * (j + s * q));
     if (im) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int s = 0; s < R; ++s) a[s].im = load(im + W * (j + s * q));
       split_top<T, R, false>(a);
     } else {
       split_top<T, R, true>(a);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int s = 0; s < R; ++s) out[j + s * q] = a[s];
   }
 }
@@ -130,10 +130,10 @@ void write_top(const Complex<T>* in, T* re, T* im, T skip, std::int64_t vectors,
   };
   for (std::int64_t j = j0; j < j1; ++j) {
     Complex<T> a[R];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int s = 0; s < R; ++s) a[s] = in[j + s * q];
     merge_top<T, R>(a);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int s = 0; s < R; ++s) {
       const std::int64_t t = kLanes<T> * (j + s * q);
       write(re + t, a[s].re);
@@ -150,28 +150,33 @@ EQUICONV_INLINE void with_radix(int radix, F f) {
     case 3: return f(std::integral_constant<int, 3>{});
     case 4: return f(std::integral_constant<int, 4>{});
     case 5: return f(std::integral_constant<int, 5>{});
-    default: return f(std::integral_constant<int, 8>{});
+    case 8: return f(std::integral_constant<int, 8>{});
+    default: return f(std::integral_constant<int, 16>{});
   }
 }
 
 // ---- passes between the top and the leaves -------------------------------------------------------
-template <class T>
-void split_block(Complex<T>* x, std::int64_t vectors, int radix, const Factors4<T>& f) {
-  const std::int64_t q = vectors / radix;
-  const Complex<T> r1 = splat(f.r1), r2 = splat(f.r2);
-  if (radix == 4)
-    for (std::int64_t j = 0; j < q; ++j) split4(x[j], x[j + q], x[j + 2 * q], x[j + 3 * q], r1, r2);
-  else
-    for (std::int64_t j = 0; j < q; ++j) split2(x[j], x[j + q], r1);
+template <class T, int R>
+void split_block(Complex<T>* x, std::int64_t q, const Factors4<T>* f) {
+  for (std::int64_t j = 0; j < q; ++j) {
+    Complex<T> a[R];
+#pragma GCC unroll 16
+    for (int s = 0; s < R; ++s) a[s] = x[j + s * q];
+    split_vectors<T, R>(a, f);
+#pragma GCC unroll 16
+    for (int s = 0; s < R; ++s) x[j + s * q] = a[s];
+  }
 }
-template <class T>
-void merge_block(Complex<T>* x, std::int64_t vectors, int radix, const Factors4<T>& f) {
-  const std::int64_t q = vectors / radix;
-  const Complex<T> r1 = splat(f.r1), r2 = splat(f.r2), r3 = splat(f.r3);
-  if (radix == 4)
-    for (std::int64_t j = 0; j < q; ++j) merge4(x[j], x[j + q], x[j + 2 * q], x[j + 3 * q], r1, r2, r3);
-  else
-    for (std::int64_t j = 0; j < q; ++j) merge2(x[j], x[j + q], r1);
+template <class T, int R>
+void merge_block(Complex<T>* x, std::int64_t q, const Factors4<T>* f) {
+  for (std::int64_t j = 0; j < q; ++j) {
+    Complex<T> a[R];
+#pragma GCC unroll 16
+    for (int s = 0; s < R; ++s) a[s] = x[j + s * q];
+    merge_vectors<T, R>(a, f);
+#pragma GCC unroll 16
+    for (int s = 0; s < R; ++s) x[j + s * q] = a[s];
+  }
 }
 
 // One row's spectra and what is to become of them. `split` go down and `merge` come back (null ends a list).
@@ -250,18 +255,21 @@ void walk(const Plan<T>& plan, const Spectra<T>& x, std::size_t pass, std::int64
     }
     return;
   }
-  const int radix = plan.passes[pass].radix;
-  const Factors4<T>& f = plan.passes[pass].factors[std::size_t(block)];
-  for (Complex<T>* s : x.split) {
-    if (!s) break;
-    split_block(s + at, vectors, radix, f);
-  }
-  for (int s = 0; s < radix; ++s)
-    walk(plan, x, pass + 1, block * radix + s, at + s * (vectors / radix), vectors / radix);
-  for (Complex<T>* s : x.merge) {
-    if (!s) break;
-    merge_block(s + at, vectors, radix, f);
-  }
+  with_radix(plan.passes[pass].radix, [&](auto radix) {
+    const std::int64_t q = vectors / radix;
+    if constexpr (radix == 2 || radix == 4 || radix == 8 || radix == 16) {
+      const Factors4<T>* f = plan.passes[pass].factors.data() + block * vector_steps(radix);
+      for (Complex<T>* s : x.split) {
+        if (!s) break;
+        split_block<T, radix>(s + at, q, f);
+      }
+      for (int s = 0; s < radix; ++s) walk(plan, x, pass + 1, block * radix + s, at + s * q, q);
+      for (Complex<T>* s : x.merge) {
+        if (!s) break;
+        merge_block<T, radix>(s + at, q, f);
+      }
+    }
+  });
 }
 
 }  // namespace
