@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <string>
 #include <tuple>
 
 #include "check.h"
@@ -23,24 +22,32 @@ namespace {
 
 using MaybeTensor = std::optional<Tensor>;
 constexpr const char* kOp = "fft_conv";
+#ifdef EQUICONV_CUDA
+constexpr std::int64_t kMaxLength = std::int64_t{1} << 22, kMaxRows = std::int64_t{1} << 31;
+#else
 constexpr std::int64_t kMaxLength = std::int64_t{1} << 30;
+#endif
+
+// The schema has mode and layout as ints, numbered as here (python/equiconv/ops/check.py turns names into
+// them): torch's stable ABI copies a `str` to the heap at every call and, up to torch 2.13 at least, never
+// frees the copy. Exported programs hold the numbers, so they stay.
+constexpr const char* kModes[] = {"causal", "bidirectional", "circular"};
+
+Mode mode_of(std::int64_t mode) {
+  if (mode < 0 || mode > 2)
+    refuse(kOp, ": mode must be 0 (causal), 1 (bidirectional) or 2 (circular), but is ", mode);
+  return static_cast<Mode>(mode);
+}
 
 // Where a signal keeps its channels and positions.
 struct Axes {
   int channel, position;
 };
 
-Axes axes_of(const std::string& layout) {
-  if (layout == "bdl") return {1, 2};
-  if (layout == "bld") return {2, 1};
-  refuse(kOp, ": layout must be bdl or bld, but is ", layout);
-}
-
-Mode mode_of(const std::string& mode) {
-  if (mode == "causal") return Mode::causal;
-  if (mode == "bidirectional") return Mode::bidirectional;
-  if (mode == "circular") return Mode::circular;
-  refuse(kOp, ": mode must be causal, bidirectional or circular, but is ", mode);
+Axes axes_of(std::int64_t layout) {
+  if (layout == 0) return {1, 2};
+  if (layout == 1) return {2, 1};
+  refuse(kOp, ": layout must be 0 (bdl) or 1 (bld), but is ", layout);
 }
 
 // ---- checks ----------------------------------------------------------------------------------------
@@ -51,7 +58,7 @@ void check_signal(const char* name, const MaybeTensor& signal, const Tensor& x) 
   check_kind(kOp, name, *signal, x);
 }
 
-void check_filter(const Tensor& filter, const Tensor& x, const FftConv& call, const std::string& mode) {
+void check_filter(const Tensor& filter, const Tensor& x, const FftConv& call) {
   if (filter.dim() != 2 && filter.dim() != 3)
     refuse(kOp, ": filter must be (D, Lf) or (B, D, Lf), but has shape ", text(filter.sizes()));
   check_kind(kOp, "filter", filter, x, true);
@@ -63,13 +70,13 @@ void check_filter(const Tensor& filter, const Tensor& x, const FftConv& call, co
   const std::int64_t reach = call.mode == Mode::bidirectional ? 2 * call.length - 1 : call.length;
   const std::int64_t least = std::min<std::int64_t>(call.length, 1), most = std::max<std::int64_t>(reach, 1);
   if (call.taps < least || call.taps > most)
-    refuse(kOp, ": filter must have ", least, " to ", most, " taps where mode is ", mode,
-           " and the length of x is ", call.length, ", but has ", call.taps);
+    refuse(kOp, ": filter must have ", least, " to ", most, " taps where mode is ",
+           kModes[static_cast<int>(call.mode)], " and the length of x is ", call.length, ", but has ",
+           call.taps);
 }
 
 FftConv check(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_gate,
-              const MaybeTensor& post_gate, const MaybeTensor& skip, const std::string& mode,
-              const std::string& layout) {
+              const MaybeTensor& post_gate, const MaybeTensor& skip, std::int64_t mode, std::int64_t layout) {
   const Mode mode_value = mode_of(mode);
   const Axes axes = axes_of(layout);
   check_floating(kOp, "x", x);
@@ -79,7 +86,12 @@ FftConv check(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_gate
                      taps,      mode_value,           filter.dim() == 2};
   if (call.length > kMaxLength)
     refuse(kOp, ": x must have at most ", kMaxLength, " positions, but has ", call.length);
-  check_filter(filter, x, call, mode);
+#ifdef EQUICONV_CUDA
+  if (call.channels > 0 && call.batch > kMaxRows / call.channels)  // their product might overflow
+    refuse(kOp, ": x must have at most ", kMaxRows, " rows, one for each channel of each sample, but has ",
+           call.batch, " x ", call.channels);
+#endif
+  check_filter(filter, x, call);
   check_signal("pre_gate", pre_gate, x);
   check_signal("post_gate", post_gate, x);
   if (skip) {
@@ -153,8 +165,8 @@ const cpu::FftConvKernels& kernels() { return cpu::fft_conv(); }
 bool is_empty(const FftConv& call) { return call.batch == 0 || call.channels == 0 || call.length == 0; }
 
 Tensor fft_conv(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_gate,
-                const MaybeTensor& post_gate, const MaybeTensor& skip, const std::string& mode,
-                const std::string& layout) {
+                const MaybeTensor& post_gate, const MaybeTensor& skip, std::int64_t mode,
+                std::int64_t layout) {
   const FftConv call = check(x, filter, pre_gate, post_gate, skip, mode, layout);
   const Tensor y = torch::stable::new_empty(x, x.sizes());
   if (is_empty(call)) return y;
@@ -168,7 +180,7 @@ Tensor fft_conv(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_ga
 // Each gradient that is needed, like its argument; in the place of any other a tensor of shape (0,).
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fft_conv_backward(
     const Tensor& grad_out, const Tensor& x, const Tensor& filter, const MaybeTensor& pre_gate,
-    const MaybeTensor& post_gate, const MaybeTensor& skip, const std::string& mode, const std::string& layout,
+    const MaybeTensor& post_gate, const MaybeTensor& skip, std::int64_t mode, std::int64_t layout,
     bool need_x, bool need_filter, bool need_pre_gate, bool need_post_gate, bool need_skip) {
   const FftConv call = check(x, filter, pre_gate, post_gate, skip, mode, layout);
   check_signal("grad_out", grad_out, x);
@@ -212,15 +224,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fft_conv_backward(
 STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
 {
   m.def(
-      "fft_conv(Tensor x, Tensor filter, Tensor? pre_gate, Tensor? post_gate, Tensor? skip, str mode, str "
-      "layout)"
-      " -> Tensor");
+      "fft_conv(Tensor x, Tensor filter, Tensor? pre_gate, Tensor? post_gate, Tensor? skip, int mode, "
+      "int layout) -> Tensor");
   m.def(
       "fft_conv_backward(Tensor grad_out, Tensor x, Tensor filter, Tensor? pre_gate, Tensor? post_gate, "
-      "Tensor? skip,"
-      " str mode, str layout, bool need_x, bool need_filter, bool need_pre_gate, bool need_post_gate, bool "
-      "need_skip)"
-      " -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor? skip, int mode, int layout, bool need_x, bool need_filter, bool need_pre_gate, "
+      "bool need_post_gate, bool need_skip) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 #endif
 

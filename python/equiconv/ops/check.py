@@ -6,7 +6,8 @@ ops written in Python.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -15,7 +16,12 @@ MaybeTensor = Tensor | None
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 HALF = (torch.bfloat16, torch.float16)
-MAX_LENGTH = 1 << 30
+MAX_LENGTHS = {"cuda": 1 << 22}  # by the type of device
+MAX_LENGTH = 1 << 30  # of the others
+
+# How the dispatcher ops number what has a name in Python; csrc/ops/fft_conv.cpp says why.
+MODES = {"causal": 0, "bidirectional": 1, "circular": 2}
+LAYOUTS = {"bdl": 0, "bld": 1}
 
 
 def require(rule: bool, sentence: Callable[[], str]) -> None:
@@ -23,8 +29,8 @@ def require(rule: bool, sentence: Callable[[], str]) -> None:
         raise ValueError(sentence())
 
 
-def text(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def text(word: torch.dtype | torch.layout) -> str:
+    return str(word).removeprefix("torch.")
 
 
 def one_of(words: Sequence[str]) -> str:
@@ -32,11 +38,43 @@ def one_of(words: Sequence[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def number_of(op: str, argument: str, name: str, numbers: Mapping[str, int]) -> int:
+    require(name in numbers, lambda: f"{op}: {argument} must be {one_of([*numbers])}, but is {name}")
+    return numbers[name]
+
+
+def name_of(op: str, argument: str, number: int, numbers: Mapping[str, int]) -> str:
+    for name, other in numbers.items():
+        if other == number:
+            return name
+    meaning = one_of([f"{other} ({name})" for name, other in numbers.items()])
+    raise ValueError(f"{op}: {argument} must be {meaning}, but is {number}")
+
+
 def check_device(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
     require(
         tensor.device == x.device,
         lambda: f"{op}: {name} must be on the device of x, {x.device}, but is on {tensor.device}",
     )
+
+
+def refuse_elsewhere(op: str, tensors: Mapping[str, MaybeTensor]) -> NoReturn:
+    """Say why no kernel takes these tensors, x among them: another device, or no plain strided tensor."""
+    x = tensors["x"]
+    assert x is not None
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    built = [device for device in ("cpu", "cuda") if has(f"equiconv::{op}", device.upper())]
+    require(
+        x.device.type in built,
+        lambda: f"{op}: x must be on {one_of(built)}, for which equiconv was built, but is on {x.device}",
+    )
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            check_device(op, name, tensor, x)
+            kind = "quantized" if tensor.is_quantized else text(tensor.layout)
+            if kind != "strided":
+                raise ValueError(f"{op}: {name} must be strided, but is {kind}")
+    raise ValueError(f"{op}: x must be an ordinary tensor, but is {type(x).__name__}")
 
 
 def check_kind(op: str, name: str, tensor: Tensor, x: Tensor, *, weight: bool = False) -> None:
@@ -54,7 +92,7 @@ def check_kind(op: str, name: str, tensor: Tensor, x: Tensor, *, weight: bool = 
 
 def check_x(op: str, x: Tensor, layout: str) -> tuple[int, int, int]:
     """Batch, channels and length of x."""
-    require(layout in ("bdl", "bld"), lambda: f"{op}: layout must be bdl or bld, but is {layout}")
+    number_of(op, "layout", layout, LAYOUTS)
     require(
         x.dtype in FLOATING,
         lambda: f"{op}: x must be {one_of([text(dtype) for dtype in FLOATING])}, but is {text(x.dtype)}",
@@ -62,9 +100,8 @@ def check_x(op: str, x: Tensor, layout: str) -> tuple[int, int, int]:
     shape = "(B, D, L)" if layout == "bdl" else "(B, L, D)"
     require(x.dim() == 3, lambda: f"{op}: x must be {shape}, but has shape {tuple(x.shape)}")
     batch, channels, length = x.shape if layout == "bdl" else (x.shape[0], x.shape[2], x.shape[1])
-    require(
-        length <= MAX_LENGTH, lambda: f"{op}: x must have at most {MAX_LENGTH} positions, but has {length}"
-    )
+    most = MAX_LENGTHS.get(x.device.type, MAX_LENGTH)
+    require(length <= most, lambda: f"{op}: x must have at most {most} positions, but has {length}")
     return batch, channels, length
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .check import MaybeTensor, check_kind, check_rows, check_signal, check_skip, check_x, require
+from .check import (
+    LAYOUTS,
+    MODES,
+    MaybeTensor,
+    check_kind,
+    check_rows,
+    check_signal,
+    check_skip,
+    check_x,
+    name_of,
+    number_of,
+    require,
+)
 from .multilinear import MultilinearOp, Tensors
 
 __all__ = ["fft_conv"]
@@ -34,9 +46,11 @@ def fft_conv(
     - ``mode="circular"``: (filter * u)[t] = Σ_j filter[j] u[(t - j) mod L].
 
     Args:
-        x: (B, D, L), or (B, L, D) with ``layout="bld"``. float32, float64, bfloat16 or float16; any length.
+        x: (B, D, L), or (B, L, D) with ``layout="bld"``. float32, float64, bfloat16 or float16; L up to
+            2**30, on CUDA up to 2**22 and B D up to 2**31.
         filter: (D, Lf), shared by the batch, or (B, D, Lf), one for each sample, in both layouts. The dtype
-            of x, or float32 beside a half type. 1 <= Lf <= L; bidirectional 1 <= Lf <= 2 L - 1.
+            of x, or float32 beside a half type. 1 <= Lf <= L; bidirectional 1 <= Lf <= 2 L - 1. Where
+            L = 0, Lf is 0 or 1.
         pre_gate, post_gate: shape and dtype of x. Absent: 1.
         skip: (D,), with the choice of dtypes that filter has. Absent: 0.
         mode: "causal", "bidirectional" or "circular".
@@ -56,8 +70,12 @@ def fft_conv(
     Per-sample filters are those of Orchid (Karami and Ghodsi, 2024, arXiv:2402.18508); the gated long
     convolution is Hyena's (Poli et al., 2023, arXiv:2302.10866).
     """
-    y: Tensor = torch.ops.equiconv.fft_conv(x, filter, pre_gate, post_gate, skip, mode, layout)
+    numbers = number_of(_OP, "mode", mode, MODES), number_of(_OP, "layout", layout, LAYOUTS)
+    y: Tensor = torch.ops.equiconv.fft_conv(x, filter, pre_gate, post_gate, skip, *numbers)
     return y
+
+
+_OP = "fft_conv"
 
 
 # ---- the dispatcher ops: fake kernels, and what is generic over multilinear ops --------------------------
@@ -69,33 +87,29 @@ def _check(
     pre_gate: MaybeTensor,
     post_gate: MaybeTensor,
     skip: MaybeTensor,
-    mode: str,
-    layout: str,
+    mode: int,
+    layout: int,
 ) -> None:
-    op = "fft_conv"
-    require(
-        mode in ("causal", "bidirectional", "circular"),
-        lambda: f"{op}: mode must be causal, bidirectional or circular, but is {mode}",
-    )
-    batch, channels, length = check_x(op, x, layout)
+    mode_name = name_of(_OP, "mode", mode, MODES)
+    batch, channels, length = check_x(_OP, x, name_of(_OP, "layout", layout, LAYOUTS))
     require(
         filter.dim() in (2, 3),
-        lambda: f"{op}: filter must be (D, Lf) or (B, D, Lf), but has shape {tuple(filter.shape)}",
+        lambda: f"{_OP}: filter must be (D, Lf) or (B, D, Lf), but has shape {tuple(filter.shape)}",
     )
-    check_kind(op, "filter", filter, x, weight=True)
-    check_rows(op, "filter", filter, batch, channels)
+    check_kind(_OP, "filter", filter, x, weight=True)
+    check_rows(_OP, "filter", filter, batch, channels)
     taps = filter.shape[-1]
-    least, most = min(length, 1), max(2 * length - 1 if mode == "bidirectional" else length, 1)
+    least, most = min(length, 1), max(2 * length - 1 if mode_name == "bidirectional" else length, 1)
     require(
         least <= taps <= most,
         lambda: (
-            f"{op}: filter must have {least} to {most} taps where mode is {mode} and the length of x is "
-            f"{length}, but has {taps}"
+            f"{_OP}: filter must have {least} to {most} taps where mode is {mode_name} and the length of x "
+            f"is {length}, but has {taps}"
         ),
     )
-    check_signal(op, "pre_gate", pre_gate, x)
-    check_signal(op, "post_gate", post_gate, x)
-    check_skip(op, skip, x, channels)
+    check_signal(_OP, "pre_gate", pre_gate, x)
+    check_signal(_OP, "post_gate", post_gate, x)
+    check_skip(_OP, skip, x, channels)
 
 
 def _fake(
@@ -104,8 +118,8 @@ def _fake(
     pre_gate: MaybeTensor,
     post_gate: MaybeTensor,
     skip: MaybeTensor,
-    mode: str,
-    layout: str,
+    mode: int,
+    layout: int,
 ) -> Tensor:
     _check(x, filter, pre_gate, post_gate, skip, mode, layout)
     return x.new_empty(x.shape)
@@ -118,12 +132,12 @@ def _fake_backward(
     pre_gate: MaybeTensor,
     post_gate: MaybeTensor,
     skip: MaybeTensor,
-    mode: str,
-    layout: str,
+    mode: int,
+    layout: int,
     *needs: bool,
 ) -> tuple[Tensor, ...]:
     _check(x, filter, pre_gate, post_gate, skip, mode, layout)
-    check_signal("fft_conv", "grad_out", grad_out, x)
+    check_signal(_OP, "grad_out", grad_out, x)
     return tuple(
         argument.new_empty(argument.shape) if need and argument is not None else x.new_empty(0)
         for argument, need in zip((x, filter, pre_gate, post_gate, skip), needs, strict=True)
@@ -138,13 +152,14 @@ def _zero(i: int, tensors: Tensors) -> MaybeTensor:
     return filter.new_zeros(filter.shape[-2], min(filter.shape[-1], 1))
 
 
-def _channel_axes(mode: str, layout: str) -> tuple[int, ...]:
-    signal = -2 if layout == "bdl" else -1
+def _channel_axes(mode: int, layout: int) -> tuple[int, ...]:
+    signal = -2 if layout == LAYOUTS["bdl"] else -1
     return signal, -2, signal, signal, -1
 
 
 MultilinearOp(
-    name="fft_conv",
+    name=_OP,
+    arguments=("x", "filter", "pre_gate", "post_gate", "skip"),
     groups=((0,), (1, 4), (2,), (3,)),
     zero=_zero,
     channel_axes=_channel_axes,

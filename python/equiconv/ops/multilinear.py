@@ -19,14 +19,14 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
-from .check import MaybeTensor
+from .check import MaybeTensor, refuse_elsewhere
 
 __all__ = ["MultilinearOp", "under_autocast"]
 
@@ -51,6 +51,7 @@ class MultilinearOp:
     """What autograd, vmap and autocast have to know of an op; `register` tells them.
 
     name: the op, in the namespace equiconv; `<name>_backward` is its gradient.
+    arguments: the names of a1 … an, x among them.
     groups: the positions of the tensor arguments, those that are linear only together in one group.
     zero: what stands for zero in the place of argument i, given all of them (None: left out).
     channel_axes: for the arguments that follow the tensors, each tensor's channel axis, counted from its end.
@@ -59,6 +60,7 @@ class MultilinearOp:
     """
 
     name: str
+    arguments: tuple[str, ...]
     groups: tuple[tuple[int, ...], ...]
     zero: Callable[[int, Tensors], MaybeTensor]
     channel_axes: Callable[..., tuple[int, ...]]
@@ -66,7 +68,7 @@ class MultilinearOp:
 
     @property
     def count(self) -> int:
-        return sum(map(len, self.groups))
+        return len(self.arguments)
 
     @property
     def forward(self) -> Any:
@@ -77,16 +79,29 @@ class MultilinearOp:
         return getattr(torch.ops.equiconv, f"{self.name}_backward").default
 
     def register(self, fake: Callable[..., Any], fake_backward: Callable[..., Any]) -> None:
-        for op, fake_kernel, differentiate, fold in (
-            (self.forward, fake, self._forward_function(), self._vmap_forward),
-            (self.backward, fake_backward, self._backward_function(), self._vmap_backward),
+        given = self.arguments
+        for op, names, fake_kernel, differentiate, fold in (
+            (self.forward, given, fake, self._forward_function(), self._vmap_forward),
+            (
+                self.backward,
+                ("grad_out", *given),
+                fake_backward,
+                self._backward_function(),
+                self._vmap_backward,
+            ),
         ):
             torch.library.register_fake(op.name(), fake_kernel, lib=_library)
             torch.library.register_vmap(op.name(), fold, lib=_library)
             autograd = _autograd_kernel(op, differentiate)
             _library.impl(op, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
+            # Wherever there is no kernel: one sentence instead of the dispatcher's page.
+            elsewhere = functools.partial(self._elsewhere, names)
+            _library.impl(op, elsewhere, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         for key in _AUTOCAST:
             _library.impl(self.forward, self._autocast_kernel, key.name)  # type: ignore[no-untyped-call]
+
+    def _elsewhere(self, names: Sequence[str], *args: Any) -> NoReturn:
+        refuse_elsewhere(self.name, dict(zip(names, args, strict=False)))
 
     # ---- autograd ------------------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ def spectral_conv(
               \text{skip} \odot u), \qquad u = \text{pre\_gate} \odot x
 
     Args:
-        x: (B, D, L), or (B, L, D) with ``layout="bld"``. float32, float64, bfloat16 or float16; any length.
+        x: (B, D, L), or (B, L, D) with ``layout="bld"``. float32, float64, bfloat16 or float16; L up to
+            2**30, on CUDA up to 2**22 and B D up to 2**31.
         spectrum: (D, L//2+1), shared by the batch, or (B, D, L//2+1), one for each sample, in both layouts.
             Beside float64 x complex128 or float64, else complex64, float32 or a half type. A real spectrum
             is a filter symmetric about lag 0. As in ``torch.fft.irfft``, the imaginary parts at frequency 0
