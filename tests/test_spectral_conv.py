@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,6 +9,8 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from contract import Op, Refusal, Sample
+from test_fft_conv import exact as exact_fft_conv
+from torch import Tensor
 
 from equiconv import fft_conv, spectral_conv
 from equiconv.reference.spectral_conv import spectral_conv as reference
@@ -116,10 +119,46 @@ def random_samples(draw: st.DrawFn) -> Sample:
         spectrum=draw(st.sampled_from([SHARED, PER_SAMPLE])),
         real=draw(st.booleans()),
         layout=draw(st.sampled_from(["bdl", "bld"])),
-        extras=[name for name in GATES if draw(st.booleans())],  # a skip can cancel the filter by chance
+        extras=[name for name in ALL if draw(st.booleans())],
         strided=draw(st.booleans()),
-        float32=frozenset(["spectrum"] if draw(st.booleans()) else []),
+        float32=frozenset(name for name in ("spectrum", "skip") if draw(st.booleans())),
     )
+
+
+def weights_of_frequencies(length: int) -> Tensor:
+    """What a frequency counts in a filter: inner ones stand for two."""
+    weights = torch.full((length // 2 + 1,), 2 / max(length, 1), dtype=torch.float64)
+    weights[0] = 1 / max(length, 1)
+    if length % 2 == 0:
+        weights[-1] = 1 / max(length, 1)
+    return weights
+
+
+def exact(x: Tensor, spectrum: Tensor, *, layout: str, **rest: Any) -> Tensor:
+    """With the filter by its definition, as a sum over frequencies."""
+    length = x.shape[-1 if layout == "bdl" else -2]
+    frequency, position = torch.arange(length // 2 + 1)[:, None], torch.arange(length)
+    angle = (frequency * position % max(length, 1)).double() * (2 * math.pi / max(length, 1))
+    weights = weights_of_frequencies(length)[:, None]
+    filter = spectrum.real @ (weights * angle.cos()).to(x)
+    if spectrum.is_complex():
+        filter = filter - spectrum.imag @ (weights * angle.sin()).to(x)
+    return exact_fft_conv(x, filter, mode="circular", layout=layout, **rest)
+
+
+def of_squares(x: Tensor, spectrum: Tensor, *, layout: str, **rest: Any) -> Tensor:
+    """Every tap sums all frequencies, and a transform mixes them: their squares count alike for all taps."""
+    length = x.shape[-1 if layout == "bdl" else -2]
+    weights = weights_of_frequencies(length).square().to(x)
+    filter = (spectrum.real * weights).sum(-1, keepdim=True)
+    if spectrum.is_complex():
+        weights = weights.clone()
+        weights[0] = 0
+        if length % 2 == 0:
+            weights[-1] = 0
+        filter = filter + (spectrum.imag * weights).sum(-1, keepdim=True)
+    filter = filter.expand(*spectrum.shape[:-1], length)
+    return exact_fft_conv(x, filter, mode="circular", layout=layout, **rest)
 
 
 class TestContract(contract.Contract):
@@ -138,7 +177,8 @@ class TestContract(contract.Contract):
         },
         weights=("spectrum", "skip"),
         capabilities=(),  # fft_conv has the kernels
-        sum_of_products=False,  # but of a spectrum's transform
+        exact=exact,
+        of_squares=of_squares,
         threads=(2, 2),  # torch.fft's own bits change with the number of threads
     )
 
