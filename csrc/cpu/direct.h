@@ -42,21 +42,4 @@ void slide(const T* weights, std::int64_t count, const T* signal, T* out, std::i
   }
 }
 
-// Sum of a[t] * b[t], in blocks likewise.
-template <class T>
-T dot(const T* a, const T* b, std::int64_t n) {
-  constexpr int W = kLanes<T>;
-  Vec<T> total{};
-  std::int64_t t = 0;
-  while (t + W <= n) {
-    Vec<T> sum{};
-    const std::int64_t end = std::min(n, t + kSumBlock * W);
-    for (; t + W <= end; t += W) sum += load(a + t) * load(b + t);
-    total += sum;
-  }
-  T result = sum<T>(total);
-  for (; t < n; ++t) result += a[t] * b[t];
-  return result;
-}
-
 }  // namespace

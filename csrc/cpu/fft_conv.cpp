@@ -24,6 +24,7 @@ class Forward {
         items_(divide(size, a, threads)),
         spread_(items_.count(), items_.group, threads, parallel) {
     reuse_ = !conv_.direct && size.shared && items_.group * conv_.points <= Convolution<T>::kReuse;
+    in_place_ = conv_.in_place({a.x, a.pre_gate, a.post_gate, as_input(a.y)});
   }
 
   std::int64_t scratch() const {
@@ -55,7 +56,7 @@ class Forward {
 
     Slot(const Forward& f, Arena& arena) {
       const auto& c = f.conv_;
-      u = arena.take<T>(f.items_.group * c.pitch);
+      u = arena.take<T>(f.in_place_ ? 0 : f.items_.group * c.pitch);
       spectra = arena.take<Complex<T>>(f.reuse_ ? f.items_.group * c.vectors() : 0);
       for (std::int64_t i = 0; i < f.spread_.rows; ++i)
         rows.push_back({arena.take<T>(c.filter_row()), arena.take<T>(c.two_sided ? c.filter_row() : 0),
@@ -73,35 +74,32 @@ class Forward {
     return items;
   }
 
-  void spectrum(std::int64_t batch, std::int64_t channel, const typename Slot::Row& row, Complex<T>* out,
-                const Team& team) const {
-    const auto f = conv_.load_filter(a_.filter, batch, channel, row.re, row.im);
-    conv_.transform->read(f.re, f.im, out, team);
-  }
-
   void item(const Item& item, const Item& next, Slot& slot) const {
     const auto& n = conv_.size;
     if (reuse_)
       spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
         Complex<T>* k = slot.spectra + c * conv_.vectors();
-        spectrum(0, item.channel + c, slot.rows[std::size_t(r)], k, team);
+        const auto& s = slot.rows[std::size_t(r)];
+        conv_.read_filter(a_.filter, {0, item.channel + c}, s.re, s.im, k, team);
         Spectra<T> x;
         x.split = {k};
         conv_.transform->multiply(x, team);
       });
     for (std::int64_t batch = item.batch; batch < item.batch_end; ++batch) {
-      spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
+      const auto load = [&](std::int64_t begin, std::int64_t end) {
         load_rows<T>(a_.x, a_.pre_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin,
                      conv_.pitch);
-      });
-      spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
-        row(batch, item.channel + c, slot.u + c * conv_.pitch, slot.rows[std::size_t(r)],
-            reuse_ ? slot.spectra + c * conv_.vectors() : nullptr, team, ahead(item, next, batch, c));
-      });
-      spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
+      };
+      const auto store = [&](std::int64_t begin, std::int64_t end) {
         store_rows<T>(a_.y, a_.post_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin,
                       conv_.pitch);
+      };
+      if (!in_place_) spread_.inner.ranges(n.length, load);
+      spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
+        row({batch, item.channel + c}, slot.u + c * conv_.pitch, slot.rows[std::size_t(r)],
+            reuse_ ? slot.spectra + c * conv_.vectors() : nullptr, team, ahead(item, next, batch, c));
       });
+      if (!in_place_) spread_.inner.ranges(n.length, store);
     }
   }
 
@@ -120,39 +118,47 @@ class Forward {
     return rows;
   }
 
-  // u <- filter (*) u + skip * u
-  void row(std::int64_t batch, std::int64_t channel, T* u, const typename Slot::Row& s, Complex<T>* ready,
-           const Team& team, const Ahead& ahead) const {
+  // u <- filter (*) u + skip * u, or in place from x to y
+  void row(Row at, T* u, const typename Slot::Row& s, Complex<T>* ready, const Team& team,
+           const Ahead& ahead) const {
     const auto& n = conv_.size;
-    const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
+    const T skip = a_.skip ? load_value<T>(a_.skip, at.channel) : T(0);
     if (conv_.direct) {
-      const auto f = conv_.load_filter(a_.filter, batch, channel, s.re, s.im);
+      conv_.load_taps(a_.filter, at, s.re);
       const T* padded = conv_.pad(u, s.padded);
-      slide<T, -1>(f.re, n.taps, padded + conv_.centre, u, n.length);
+      slide<T, -1>(s.re, n.taps, padded + conv_.centre, u, n.length);
       if (a_.skip)
         for (std::int64_t t = 0; t < n.length; ++t) u[t] += skip * padded[t];
       return;
     }
-    conv_.prepare(u);
     Spectra<T> x;
     x.u = s.u, x.k = ready ? ready : s.k, x.convolve = true, x.merge = {x.u}, x.ahead = &ahead;
-    conv_.transform->read(u, nullptr, x.u, team);
+    conv_.read_signal(in_place_, a_.x, a_.pre_gate, at, u, x.u, team);
     if (ready) {
       x.split = {x.u};
     } else {
-      spectrum(batch, channel, s, x.k, team);
+      conv_.read_filter(a_.filter, at, s.re, s.im, x.k, team);
       x.split = {x.u, x.k};
     }
     conv_.transform->multiply(x, team);
-    conv_.transform->write(x.u, u, nullptr, bool(a_.skip), skip, team);
-    conv_.transform->unfold(u);
+    if (!in_place_) return conv_.write_signal(x.u, u, bool(a_.skip), skip, team);
+    with_arithmetic_storage<T>(a_.x.dtype, [&](auto* storage) {
+      using S = std::remove_pointer_t<decltype(storage)>;
+      const GatedSink<T, S> y{{row_of<S>(a_.y, at), row_of<const S>(a_.post_gate, at)},
+                              {},
+                              conv_.template signal<S>(a_.x, a_.pre_gate, at),
+                              bool(a_.skip),
+                              skip};
+      conv_.transform->write_to(x.u, y, team);
+    });
   }
 
   Convolution<T> conv_;
   FftConvForward a_;
   Items items_;
   Spread spread_;
-  bool reuse_;
+  bool reuse_;     // a shared filter's spectrum serves the whole batch
+  bool in_place_;  // rows are read and written where they lie
 };
 
 // ---- backward ------------------------------------------------------------------------------------
@@ -165,7 +171,9 @@ class Backward {
         signal_(a.grad_x || a.grad_pre_gate),
         items_(divide(size, a)),
         parallel_{parallel, threads},
-        spread_(items_.count(), items_.group, threads, parallel) {}
+        spread_(items_.count(), items_.group, threads, parallel),
+        in_place_(conv_.in_place({a.grad_out, a.x, a.pre_gate, a.post_gate, as_input(a.grad_x),
+                                  as_input(a.grad_pre_gate), as_input(a.grad_post_gate)})) {}
 
   std::int64_t scratch() const {
     Arena arena(nullptr);
@@ -212,7 +220,8 @@ class Backward {
 
     Slot(const Backward& b, Arena& arena) {
       const auto& c = b.conv_;
-      u = arena.take<T>(b.items_.group * c.pitch), g = arena.take<T>(b.items_.group * c.pitch);
+      const std::int64_t staged = b.in_place_ ? 0 : b.items_.group * c.pitch;
+      u = arena.take<T>(staged), g = arena.take<T>(staged);
       sums = arena.take<Complex<T>>(c.size.shared && b.a_.grad_filter ? b.items_.group * c.vectors() : 0);
       const std::int64_t row = std::max(c.filter_row(), c.size.taps);  // a filter's polynomial, then its taps
       for (std::int64_t i = 0; i < b.spread_.rows; ++i)
@@ -244,27 +253,29 @@ class Backward {
       const auto part = [&](std::int64_t begin, std::int64_t end) {
         return Part{batch, item.channel, item.channels, begin, end};
       };
-      spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
+      const auto load = [&](std::int64_t begin, std::int64_t end) {
         load_rows<T>(a_.x, a_.pre_gate, part(begin, end), slot.u + begin, conv_.pitch);
         load_rows<T>(a_.grad_out, a_.post_gate, part(begin, end), slot.g + begin, conv_.pitch);
-      });
-      spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
-        T *u = slot.u + c * conv_.pitch, *g = slot.g + c * conv_.pitch;
-        if (a_.grad_skip) shared.skip[batch * n.channels + item.channel + c] = dot(g, u, n.length);
-        if (conv_.direct)
-          direct_row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)],
-                     summed ? partial(shared, run, item.channel + c) : nullptr);
-        else
-          row(batch, item.channel + c, u, g, slot.rows[std::size_t(r)],
-              summed ? slot.sums + c * conv_.vectors() : nullptr, team, ahead(item, next, batch, c));
-      });
-      spread_.inner.ranges(n.length, [&](std::int64_t begin, std::int64_t end) {
+      };
+      const auto store = [&](std::int64_t begin, std::int64_t end) {
         if (a_.grad_post_gate)
           store_rows<T>(a_.grad_post_gate, a_.grad_out, part(begin, end), slot.u + begin, conv_.pitch);
         if (a_.grad_x) store_rows<T>(a_.grad_x, a_.pre_gate, part(begin, end), slot.g + begin, conv_.pitch);
         if (a_.grad_pre_gate)
           store_rows<T>(a_.grad_pre_gate, a_.x, part(begin, end), slot.g + begin, conv_.pitch);
+      };
+      if (!in_place_) spread_.inner.ranges(n.length, load);
+      spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
+        T *u = slot.u + c * conv_.pitch, *g = slot.g + c * conv_.pitch;
+        const Row at{batch, item.channel + c};
+        const auto& s = slot.rows[std::size_t(r)];
+        if (a_.grad_skip) shared.skip[batch * n.channels + at.channel] = skip_gradient(at, u, g);
+        if (conv_.direct) direct_row(at, u, g, s, summed ? partial(shared, run, at.channel) : nullptr);
+        else
+          row(at, u, g, s, summed ? slot.sums + c * conv_.vectors() : nullptr, team,
+              ahead(item, next, batch, c));
       });
+      if (!in_place_) spread_.inner.ranges(n.length, store);
     }
     if (summed && !conv_.direct)
       spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
@@ -296,29 +307,38 @@ class Backward {
     return shared.filter + (run * conv_.size.channels + channel) * conv_.size.taps;
   }
 
-  // u <- filter (*) u + skip * u;  g <- adjoint(filter) g + skip * g;  the filter's gradient is stored, or
-  // added to `sum`
-  void row(std::int64_t batch, std::int64_t channel, T* u, T* g, const typename Slot::Row& s, Complex<T>* sum,
-           const Team& team, const Ahead& ahead) const {
+  T skip_gradient(Row at, const T* u, const T* g) const {
+    const std::int64_t n = conv_.size.length;
+    if (!in_place_) return dot<T>(GatedRow<T, T>{g, nullptr, n}, GatedRow<T, T>{u, nullptr, n}, n);
+    T result = 0;
+    with_arithmetic_storage<T>(a_.x.dtype, [&](auto* storage) {
+      using S = std::remove_pointer_t<decltype(storage)>;
+      result = dot<T>(conv_.template signal<S>(a_.grad_out, a_.post_gate, at),
+                      conv_.template signal<S>(a_.x, a_.pre_gate, at), n);
+    });
+    return result;
+  }
+
+  // u <- filter (*) u + skip * u and g <- adjoint(filter) g + skip * g, or in place to the gradients; the
+  // filter's gradient is stored, or added to `sum`
+  void row(Row at, T* u, T* g, const typename Slot::Row& s, Complex<T>* sum, const Team& team,
+           const Ahead& ahead) const {
     const auto& n = conv_.size;
-    const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
+    const T skip = a_.skip ? load_value<T>(a_.skip, at.channel) : T(0);
     Spectra<T> x;
     x.u = s.u, x.k = s.k, x.g = s.g, x.sum = sum, x.ahead = &ahead;
     x.convolve = bool(a_.grad_post_gate), x.grad_filter = bool(a_.grad_filter), x.grad_signal = signal_;
     int split = 0, merge = 0;
     if (x.convolve || x.grad_filter) {
-      conv_.prepare(u);
-      conv_.transform->read(u, nullptr, x.u, team);
+      conv_.read_signal(in_place_, a_.x, a_.pre_gate, at, u, x.u, team);
       x.split[std::size_t(split++)] = x.u;
     }
     if (x.convolve || x.grad_signal) {
-      const auto f = conv_.load_filter(a_.filter, batch, channel, s.re, s.im);
-      conv_.transform->read(f.re, f.im, x.k, team);
+      conv_.read_filter(a_.filter, at, s.re, s.im, x.k, team);
       x.split[std::size_t(split++)] = x.k;
     }
     if (x.grad_filter || x.grad_signal) {
-      conv_.prepare(g);
-      conv_.transform->read(g, nullptr, x.g, team);
+      conv_.read_signal(in_place_, a_.grad_out, a_.post_gate, at, g, x.g, team);
       x.split[std::size_t(split++)] = x.g;
     }
     if (!split) return;
@@ -326,42 +346,58 @@ class Backward {
     if (x.grad_filter && !sum) x.merge[std::size_t(merge++)] = x.k;
     if (x.grad_signal) x.merge[std::size_t(merge++)] = x.g;
     conv_.transform->multiply(x, team);
-    if (x.convolve) {
-      conv_.transform->write(x.u, u, nullptr, bool(a_.skip), skip, team);
-      conv_.transform->unfold(u);
-    }
-    if (x.grad_signal) {
-      conv_.transform->write(x.g, g, nullptr, bool(a_.skip), skip, team);
-      conv_.transform->unfold(g);
+    if (in_place_) {
+      write_gradients(at, x, skip, team);
+    } else {
+      if (x.convolve) conv_.write_signal(x.u, u, bool(a_.skip), skip, team);
+      if (x.grad_signal) conv_.write_signal(x.g, g, bool(a_.skip), skip, team);
     }
     if (x.grad_filter && !sum) {
       conv_.transform->write(x.k, s.re, conv_.two_sided ? s.im : nullptr, false, T(0), team);
       conv_.gather_taps(s.re, s.im);
-      store_rows<T>(a_.grad_filter, {}, {batch, channel, 1, 0, n.taps}, s.re, 0);
+      store_rows<T>(a_.grad_filter, {}, {at.batch, at.channel, 1, 0, n.taps}, s.re, 0);
     }
   }
 
-  void direct_row(std::int64_t batch, std::int64_t channel, T* u, T* g, const typename Slot::Row& s,
-                  T* sum) const {
+  void write_gradients(Row at, const Spectra<T>& x, T skip, const Team& team) const {
+    with_arithmetic_storage<T>(a_.x.dtype, [&](auto* storage) {
+      using S = std::remove_pointer_t<decltype(storage)>;
+      using Sink = GatedSink<T, S>;
+      const auto u = conv_.template signal<S>(a_.x, a_.pre_gate, at);
+      const auto g = conv_.template signal<S>(a_.grad_out, a_.post_gate, at);
+      const bool with_skip = bool(a_.skip);
+      if (x.convolve) {
+        const Sink sink{{row_of<S>(a_.grad_post_gate, at), g.x}, {}, u, with_skip, skip};
+        conv_.transform->write_to(x.u, sink, team);
+      }
+      if (x.grad_signal) {
+        const Sink sink{
+            {row_of<S>(a_.grad_x, at), u.gate}, {row_of<S>(a_.grad_pre_gate, at), u.x}, g, with_skip, skip};
+        conv_.transform->write_to(x.g, sink, team);
+      }
+    });
+  }
+
+  void direct_row(Row at, T* u, T* g, const typename Slot::Row& s, T* sum) const {
     const auto& n = conv_.size;
-    const T skip = a_.skip ? load_value<T>(a_.skip, channel) : T(0);
-    const auto f = conv_.load_filter(a_.filter, batch, channel, s.re, s.im);
+    const T skip = a_.skip ? load_value<T>(a_.skip, at.channel) : T(0);
+    conv_.load_taps(a_.filter, at, s.re);
     const T* padded = conv_.pad(u, s.padded);
     if (a_.grad_filter) {  // the taps in reverse order, then turned round
       slide<T, 1>(g, n.length, padded + conv_.centre - (n.taps - 1), s.im, n.taps);
       std::reverse(s.im, s.im + n.taps);
       if (sum)
         for (std::int64_t j = 0; j < n.taps; ++j) sum[j] += s.im[j];
-      else store_rows<T>(a_.grad_filter, {}, {batch, channel, 1, 0, n.taps}, s.im, 0);
+      else store_rows<T>(a_.grad_filter, {}, {at.batch, at.channel, 1, 0, n.taps}, s.im, 0);
     }
     if (a_.grad_post_gate) {
-      slide<T, -1>(f.re, n.taps, padded + conv_.centre, u, n.length);
+      slide<T, -1>(s.re, n.taps, padded + conv_.centre, u, n.length);
       if (a_.skip)
         for (std::int64_t t = 0; t < n.length; ++t) u[t] += skip * padded[t];
     }
     if (signal_) {
       padded = conv_.pad(g, s.padded);
-      slide<T, 1>(f.re, n.taps, padded - conv_.centre, g, n.length);
+      slide<T, 1>(s.re, n.taps, padded - conv_.centre, g, n.length);
       if (a_.skip)
         for (std::int64_t t = 0; t < n.length; ++t) g[t] += skip * padded[t];
     }
@@ -394,6 +430,7 @@ class Backward {
   Items items_;
   Team parallel_;
   Spread spread_;
+  bool in_place_;  // rows are read and written where they lie
 };
 
 // ---- the table -----------------------------------------------------------------------------------

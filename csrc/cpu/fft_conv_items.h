@@ -29,6 +29,15 @@ class Arena {
   std::int64_t used_ = 0;
 };
 
+struct Row {
+  std::int64_t batch, channel;
+};
+template <class Pointee, class Void>
+Pointee* row_of(const Array<Void>& a, Row at) {
+  return pointer<Pointee>(a, at.batch, at.channel, 0);
+}
+inline Input as_input(const Output& a) { return {a.data, a.dtype, a.batch, a.channel, a.position}; }
+
 // How rows are transformed, and how filters lie in the ring.
 template <class T>
 struct Convolution {
@@ -55,31 +64,30 @@ struct Convolution {
   std::int64_t filter_row() const { return direct ? size.taps : pitch; }
   std::int64_t vectors() const { return direct ? 0 : transform->vectors(); }
 
-  // One filter as the row(s) that read_row or slide take.
-  struct Filter {
-    const T *re, *im;
-  };
-  Filter load_filter(const Input& filter, std::int64_t batch, std::int64_t channel, T* re, T* im) const {
-    const Part all{batch, channel, 1, 0, size.taps};
-    if (!direct && !two_sided && size.taps == points && filter.position == 1 && filter.dtype == dtype())
-      return {pointer<const T>(filter, batch, channel, 0), nullptr};
-    if (direct) {
-      load_rows<T>(filter, {}, all, re, 0);
-      return {re, nullptr};
-    }
-    load_rows<T>(filter, {}, {batch, channel, 1, centre, size.taps}, re, 0);
+  // A filter's taps as a contiguous row.
+  void load_taps(const Input& filter, Row at, T* taps) const {
+    load_rows<T>(filter, {}, {at.batch, at.channel, 1, 0, size.taps}, taps, 0);
+  }
+  // A filter to the blocks of its polynomial; re and im are scratch.
+  void read_filter(const Input& filter, Row at, T* re, T* im, Complex<T>* out, const Team& team) const {
+    if (!two_sided && filter.position == 1)
+      return with_arithmetic_storage<T>(filter.dtype, [&](auto* storage) {
+        using S = std::remove_pointer_t<decltype(storage)>;
+        transform->read_from(GatedRow<T, S>{row_of<const S>(filter, at), nullptr, size.taps}, out, team);
+      });
+    load_rows<T>(filter, {}, {at.batch, at.channel, 1, centre, size.taps}, re, 0);
     std::fill(re + size.taps - centre, re + points, T(0));
-    if (!two_sided) return {re, nullptr};
+    if (!two_sided) return transform->read(re, nullptr, out, team);
     std::fill(im, im + points, T(0));
     if (size.mode == Mode::bidirectional) {
-      load_rows<T>(filter, {}, {batch, channel, 1, 0, centre}, im + points - centre, 0);
+      load_rows<T>(filter, {}, {at.batch, at.channel, 1, 0, centre}, im + points - centre, 0);
       for (std::int64_t t = points - centre; t < points; ++t) im[t] = -im[t];
     } else {
       transform->fold(re);
       const std::int64_t n = transform->even_length();
       for (std::int64_t j = 1; j < n; ++j) im[transform->even_points() - n + j] = -re[j];
     }
-    return {re, im};
+    transform->read(re, im, out, team);
   }
   // The gradient of the filter's polynomial, to that of its taps, in place.
   void gather_taps(T* re, const T* im) const {
@@ -92,10 +100,30 @@ struct Convolution {
       transform->unfold(re);
     }
   }
-  // A row as it is loaded, to what the transform reads.
-  void prepare(T* row) const {
+  // Whether rows can be transformed from and to where they lie: positions contiguous, nothing to fold.
+  bool in_place(std::initializer_list<Input> signals) const {
+    return !direct && !transform->folds() && std::all_of(signals.begin(), signals.end(), [](const Input& a) {
+      return !a || lie_of(a) == Lie::rows;
+    });
+  }
+  template <class S>
+  GatedRow<T, S> signal(const Input& a, const Input& gate, Row at) const {
+    return {row_of<const S>(a, at), row_of<const S>(gate, at), size.length};
+  }
+  // A signal to its blocks: from where it lies, or from the row it was loaded into.
+  void read_signal(bool in_place, const Input& a, const Input& gate, Row at, T* row, Complex<T>* out,
+                   const Team& team) const {
+    if (in_place)
+      return with_arithmetic_storage<T>(a.dtype, [&](auto* storage) {
+        transform->read_from(signal<std::remove_pointer_t<decltype(storage)>>(a, gate, at), out, team);
+      });
     std::fill(row + size.length, row + points, T(0));
     transform->fold(row);
+    transform->read(row, nullptr, out, team);
+  }
+  void write_signal(const Complex<T>* in, T* row, bool with_skip, T skip, const Team& team) const {
+    transform->write(in, row, nullptr, with_skip, skip, team);
+    transform->unfold(row);
   }
   // A row with what lies beyond its ends, for slide: zeros, or its own period.
   const T* pad(const T* row, T* out) const {
@@ -111,7 +139,6 @@ struct Convolution {
     }
     return at;
   }
-  static constexpr DType dtype() { return sizeof(T) == 8 ? DType::float64 : DType::float32; }
 };
 
 // How items are spread: over threads if there are enough of them, else one by one, each by all threads.
@@ -137,9 +164,6 @@ struct Spread {
   }
 };
 
-struct Row {
-  std::int64_t batch, channel;
-};
 // A group of channels over a run of batch entries.
 struct Item {
   std::int64_t batch, batch_end, channel, channels;

@@ -124,7 +124,7 @@ struct Plan {
   };
 
   std::int64_t n = 0;
-  int top = 1;               // radix of the pass that reads the row: 1, 2, 3, 4, 5, 8 or 16
+  int top = 1;               // radix of the pass that reads the row: 1, 2, 3, 4, 5 or 8
   std::vector<Pass> passes;  // between the top and the leaves
   std::vector<Leaf> leaves;
 };
@@ -213,7 +213,7 @@ std::unique_ptr<Plan<T>> make_plan(std::int64_t n) {
   while (blocks % 2 == 0) blocks /= 2, ++halvings;
   if (blocks > 1) plan->top = int(blocks);
   else if (halvings % 2) plan->top = halvings > 1 ? 8 : 2, halvings -= halvings > 1 ? 3 : 1;
-  else if (halvings) plan->top = halvings > 2 ? 16 : 4, halvings -= halvings > 2 ? 4 : 2;
+  else if (halvings) plan->top = 4, halvings -= 2;
 
   std::vector<double> turns{0.25};  // x^N - i
   turns = children(turns, plan->top);

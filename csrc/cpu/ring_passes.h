@@ -96,49 +96,37 @@ EQUICONV_INLINE void merge_top(Complex<T>* a) {
   else merge_halves<T, R>(a);
 }
 
-// Vectors [j0, j1) of every one of the R segments of a row. `im` may be null: a real row.
-template <class T, int R>
-void read_top(const T* re, const T* im, Complex<T>* out, std::int64_t vectors, std::int64_t j0,
-              std::int64_t j1) {
-  constexpr int W = kLanes<T>;
+// Vectors [j0, j1) of every one of the R segments of a row. A source gives the points from position t on, as
+// source.re(t) and, unless it is kReal, source.im(t).
+template <class T, int R, class Source>
+void read_top(const Source& source, Complex<T>* out, std::int64_t vectors, std::int64_t j0, std::int64_t j1) {
   const std::int64_t q = vectors / R;
   for (std::int64_t j = j0; j < j1; ++j) {
     Complex<T> a[R];
-#pragma GCC unroll 16
-    for (int s = 0; s < R; ++s) a[s].re = load(re + W * (j + s * q));
-    if (im) {
-#pragma GCC unroll 16
-      for (int s = 0; s < R; ++s) a[s].im = load(im + W * (j + s * q));
-      split_top<T, R, false>(a);
-    } else {
-      split_top<T, R, true>(a);
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) {
+      a[s].re = source.re(kLanes<T> * (j + s * q));
+      if constexpr (!Source::kReal) a[s].im = source.im(kLanes<T> * (j + s * q));
     }
-#pragma GCC unroll 16
+    split_top<T, R, Source::kReal>(a);
+#pragma GCC unroll 8
     for (int s = 0; s < R; ++s) out[j + s * q] = a[s];
   }
 }
-// re <- real part, im <- imaginary part if `Im`; plus skip times what was there if `Skip`.
-// The adjoint of all splits is N / S times their inverse.
-template <class T, int R, bool Im, bool Skip>
-void write_top(const Complex<T>* in, T* re, T* im, T skip, std::int64_t vectors, std::int64_t j0,
+// A sink takes the points from position t on, as sink(t, re, im). The adjoint of all splits is N / S times
+// their inverse.
+template <class T, int R, class Sink>
+void write_top(const Complex<T>* in, const Sink& sink, std::int64_t vectors, std::int64_t j0,
                std::int64_t j1) {
   const std::int64_t q = vectors / R;
-  const Vec<T> scale = splat(T(Plan<T>::S) / T(vectors * kLanes<T>)), d = splat(skip);
-  const auto write = [&](T* to, Vec<T> v) {
-    if constexpr (Skip) store(to, v * scale + d * load(to));
-    else store(to, v * scale);
-  };
+  const Vec<T> scale = splat(T(Plan<T>::S) / T(vectors * kLanes<T>));
   for (std::int64_t j = j0; j < j1; ++j) {
     Complex<T> a[R];
-#pragma GCC unroll 16
+#pragma GCC unroll 8
     for (int s = 0; s < R; ++s) a[s] = in[j + s * q];
     merge_top<T, R>(a);
-#pragma GCC unroll 16
-    for (int s = 0; s < R; ++s) {
-      const std::int64_t t = kLanes<T> * (j + s * q);
-      write(re + t, a[s].re);
-      if constexpr (Im) write(im + t, a[s].im);
-    }
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) sink(kLanes<T> * (j + s * q), a[s].re * scale, a[s].im * scale);
   }
 }
 

@@ -14,6 +14,35 @@
 
 namespace {
 
+// Rows in the arithmetic type, as sources and sinks of the passes.
+template <class T>
+struct RealRow {
+  static constexpr bool kReal = true;
+  const T* row;
+  Vec<T> re(std::int64_t t) const { return load(row + t); }
+};
+template <class T>
+struct ComplexRow {
+  static constexpr bool kReal = false;
+  const T *row, *imaginary;
+  Vec<T> re(std::int64_t t) const { return load(row + t); }
+  Vec<T> im(std::int64_t t) const { return load(imaginary + t); }
+};
+// re <- real part, im <- imaginary part if kIm; plus skip times what was there if kSkip.
+template <class T, bool kIm, bool kSkip>
+struct RowSink {
+  T *row, *imaginary;
+  T skip;
+  void operator()(std::int64_t t, Vec<T> re, Vec<T> im) const {
+    put(row + t, re);
+    if constexpr (kIm) put(imaginary + t, im);
+  }
+  void put(T* to, Vec<T> v) const {
+    if constexpr (kSkip) v += splat(skip) * load(to);
+    store(to, v);
+  }
+};
+
 template <class T>
 class RowTransform {
  public:
@@ -40,6 +69,7 @@ class RowTransform {
   std::int64_t vectors() const { return vectors_; }  // complex vectors of a spectrum
   std::int64_t even_points() const { return even_->n; }
   std::int64_t even_length() const { return even_length_; }
+  bool folds() const { return folds_ > 0; }
 
   void fold(T* row) const {
     for (std::int64_t half = even_length_ << folds_ >> 1; half >= even_length_ && folds_; half /= 2)
@@ -60,14 +90,29 @@ class RowTransform {
   // A folded row to its blocks. `im` belongs to the even part and may be null.
   void read(const T* row, const T* im, Complex<T>* out, const Team& team) const {
     for (const Odd& odd : odd_)
-      read(*odd.plan, row + odd.size, row + odd.size + odd.size / 2, out + odd.at, team);
-    read(*even_, row, im, out, team);
+      read(*odd.plan, ComplexRow<T>{row + odd.size, row + odd.size + odd.size / 2}, out + odd.at, team);
+    if (im) read(*even_, ComplexRow<T>{row, im}, out, team);
+    else read(*even_, RealRow<T>{row}, out, team);
   }
   // Blocks to a folded row, plus skip times the row that was there.
   void write(const Complex<T>* in, T* row, T* im, bool with_skip, T skip, const Team& team) const {
-    for (const Odd& odd : odd_)
-      write(*odd.plan, in + odd.at, row + odd.size, row + odd.size + odd.size / 2, with_skip, skip, team);
-    write(*even_, in, row, im, with_skip, skip, team);
+    for (const Odd& odd : odd_) {
+      T* at = row + odd.size;
+      if (with_skip) write(*odd.plan, in + odd.at, RowSink<T, true, true>{at, at + odd.size / 2, skip}, team);
+      else write(*odd.plan, in + odd.at, RowSink<T, true, false>{at, at + odd.size / 2, skip}, team);
+    }
+    if (im) write(*even_, in, RowSink<T, true, false>{row, im, skip}, team);
+    else if (with_skip) write(*even_, in, RowSink<T, false, true>{row, im, skip}, team);
+    else write(*even_, in, RowSink<T, false, false>{row, im, skip}, team);
+  }
+  // The same from and to wherever the row lies; for rows that do not fold.
+  template <class Source>
+  void read_from(const Source& source, Complex<T>* out, const Team& team) const {
+    read(*even_, source, out, team);
+  }
+  template <class Sink>
+  void write_to(const Complex<T>* in, const Sink& sink, const Team& team) const {
+    write(*even_, in, sink, team);
   }
   void multiply(const Spectra<T>& x, const Team& team) const {
     for (const Odd& odd : odd_) multiply(*odd.plan, x, odd.at, team);
@@ -81,24 +126,24 @@ class RowTransform {
         at;  // real points, also where they start in a row; where their vectors start in a spectrum
   };
 
-  static void read(const Plan<T>& plan, const T* re, const T* im, Complex<T>* out, const Team& team) {
+  template <class Source>
+  static void read(const Plan<T>& plan, const Source& source, Complex<T>* out, const Team& team) {
     const std::int64_t vectors = plan.n / kLanes<T>;
     with_radix(plan.top, [&](auto radix) {
-      team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) {
-        read_top<T, radix>(re, im, out, vectors, j0, j1);
-      });
+      if constexpr (radix <= 8)
+        team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) {
+          read_top<T, radix>(source, out, vectors, j0, j1);
+        });
     });
   }
-  static void write(const Plan<T>& plan, const Complex<T>* in, T* re, T* im, bool with_skip, T skip,
-                    const Team& team) {
+  template <class Sink>
+  static void write(const Plan<T>& plan, const Complex<T>* in, const Sink& sink, const Team& team) {
     const std::int64_t vectors = plan.n / kLanes<T>;
     with_radix(plan.top, [&](auto radix) {
-      team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) {
-        if (im && with_skip) write_top<T, radix, true, true>(in, re, im, skip, vectors, j0, j1);
-        else if (im) write_top<T, radix, true, false>(in, re, im, skip, vectors, j0, j1);
-        else if (with_skip) write_top<T, radix, false, true>(in, re, im, skip, vectors, j0, j1);
-        else write_top<T, radix, false, false>(in, re, im, skip, vectors, j0, j1);
-      });
+      if constexpr (radix <= 8)
+        team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) {
+          write_top<T, radix>(in, sink, vectors, j0, j1);
+        });
     });
   }
   static void multiply(const Plan<T>& plan, const Spectra<T>& x, std::int64_t at, const Team& team) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../fft_conv.h"
+#include "direct.h"
 #include "ring_passes.h"
 #include "simd.h"
 
@@ -21,6 +22,15 @@ inline void with_storage(DType dtype, F f) {
     case DType::bfloat16: return f(static_cast<bfloat16*>(nullptr));
     case DType::float16: return f(static_cast<float16*>(nullptr));
   }
+}
+
+// The same for the types that are computed in T only.
+template <class T, class F>
+inline void with_arithmetic_storage(DType dtype, F f) {
+  with_storage(dtype, [&](auto* storage) {
+    if constexpr (std::is_same_v<typename Arithmetic<std::remove_pointer_t<decltype(storage)>>::type, T>)
+      f(storage);
+  });
 }
 
 // How a group of neighbouring channels lies in memory.
@@ -56,6 +66,74 @@ struct Part {
   std::int64_t batch, channel, channels, begin, end;
 };
 
+// ---- contiguous rows where they lie, as sources and sinks of the passes ----
+// Several streams are read at once, each across pages: their next lines are asked for by hand.
+template <class S>
+EQUICONV_INLINE void fetch_next(const S* p) {
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + 1024);
+}
+
+// x[t] (* gate[t]), zero from `length` on.
+template <class T, class S>
+struct GatedRow {
+  static constexpr bool kReal = true;
+  const S *x, *gate;
+  std::int64_t length;
+  EQUICONV_INLINE Vec<T> re(std::int64_t t) const {
+    if (t + kLanes<T> <= length) {
+      fetch_next(x + t);
+      if (!gate) return load(x + t);
+      fetch_next(gate + t);
+      return load(x + t) * load(gate + t);
+    }
+    if (t >= length) return Vec<T>{};
+    const int count = int(length - t);
+    return gate ? load_some<T>(x + t, count) * load_some<T>(gate + t, count) : load_some<T>(x + t, count);
+  }
+};
+// y[t] = (v + skip * u[t]) (* gate[t]); a second output has the same v and skip, and its own gate.
+template <class T, class S>
+struct GatedSink {
+  struct Out {
+    S* y;
+    const S* gate;
+  };
+  Out first, second;
+  GatedRow<T, S> u;
+  bool with_skip;
+  T skip;
+  EQUICONV_INLINE void operator()(std::int64_t t, Vec<T> v, Vec<T>) const {
+    if (t >= u.length) return;
+    if (with_skip) v += splat(skip) * u.re(t);
+    put(first, t, v);
+    put(second, t, v);
+  }
+  EQUICONV_INLINE void put(const Out& out, std::int64_t t, Vec<T> v) const {
+    if (!out.y) return;
+    if (t + kLanes<T> <= u.length) {
+      fetch_next(out.y + t);
+      if (out.gate) fetch_next(out.gate + t), v *= load(out.gate + t);
+      store(out.y + t, v);
+    } else {
+      const int count = int(u.length - t);
+      store_some<T>(out.y + t, out.gate ? v * load_some<T>(out.gate + t, count) : v, count);
+    }
+  }
+};
+
+// Sum of a[t] * b[t], in blocks as in slide.
+template <class T, class A, class B>
+T dot(const A& a, const B& b, std::int64_t n) {
+  constexpr int W = kLanes<T>;
+  Vec<T> total{};
+  for (std::int64_t t = 0; t < n;) {
+    Vec<T> part{};
+    for (const std::int64_t end = std::min(n, t + kSumBlock * W); t < end; t += W) part += a.re(t) * b.re(t);
+    total += part;
+  }
+  return sum<T>(total);
+}
+
 inline std::int64_t bytes_of(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
 }
@@ -87,9 +165,9 @@ template <class T>
 void load_rows(const Input& a, const Input& gate, const Part& part, T* out, std::int64_t pitch) {
   constexpr int W = kLanes<T>;
   const std::int64_t n = part.end - part.begin;
-  with_storage(a.dtype, [&](auto* storage) {
+  with_arithmetic_storage<T>(a.dtype, [&](auto* storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
-    if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>) {
+    {
       const S* x = pointer<const S>(a, part.batch, part.channel, part.begin);
       const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
       switch (lie_of(a, gate)) {
@@ -147,9 +225,9 @@ template <class T>
 void store_rows(const Output& y, const Input& gate, const Part& part, const T* rows, std::int64_t pitch) {
   constexpr int W = kLanes<T>;
   const std::int64_t n = part.end - part.begin;
-  with_storage(y.dtype, [&](auto* storage) {
+  with_arithmetic_storage<T>(y.dtype, [&](auto* storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
-    if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>) {
+    {
       S* x = pointer<S>(y, part.batch, part.channel, part.begin);
       const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
       switch (lie_of(y, gate)) {
