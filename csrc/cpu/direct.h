@@ -8,7 +8,7 @@ namespace {
 
 // out[t] = sum over j of weights[j] * signal[t + Step * j], t in [0, n). Reads whole vectors of the signal.
 // Summed in blocks, so that rounding grows with the root of a block's length, not of the count.
-constexpr std::int64_t kSumBlock = 64;
+constexpr std::int64_t kSumBlock = 16;
 
 template <class T, int Step, int U>
 EQUICONV_INLINE void slide_vectors(const T* weights, std::int64_t count, const T* signal, Vec<T>* total) {
