@@ -143,6 +143,7 @@ class RowTransform {
       if constexpr (radix <= 8)
         team.ranges(vectors / radix, [&](std::int64_t j0, std::int64_t j1) {
           write_top<T, radix>(in, sink, vectors, j0, j1);
+          fence();
         });
     });
   }

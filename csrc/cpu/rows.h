@@ -94,6 +94,8 @@ struct GatedRow {
 // y[t] = (v + skip * u[t]) (* gate[t]); a second output has the same v and skip, and its own gate.
 template <class T, class S>
 struct GatedSink {
+  static constexpr std::int64_t kLong = 1 << 17;  // bytes of a row from which stores go past the caches
+
   struct Out {
     S* y;
     const S* gate;
@@ -111,8 +113,9 @@ struct GatedSink {
   EQUICONV_INLINE void put(const Out& out, std::int64_t t, Vec<T> v) const {
     if (!out.y) return;
     if (t + kLanes<T> <= u.length) {
-      fetch_next(out.y + t);
       if (out.gate) fetch_next(out.gate + t), v *= load(out.gate + t);
+      if (u.length * std::int64_t(sizeof(S)) >= kLong) return stream<S, T>(out.y + t, v);
+      fetch_next(out.y + t);
       store(out.y + t, v);
     } else {
       const int count = int(u.length - t);

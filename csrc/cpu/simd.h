@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 #if defined(__F16C__)
 #include <immintrin.h>
@@ -109,6 +110,30 @@ inline Vec<double> load(const double* p) {
 }
 inline void store(float* p, Vec<float> v) { std::memcpy(p, &v, sizeof v); }
 inline void store(double* p, Vec<double> v) { std::memcpy(p, &v, sizeof v); }
+
+// Stores past the caches, where the address is aligned: for rows that would only push others out of them.
+// Ordered with what follows by fence().
+template <class S, class T>
+inline void stream(S* p, Vec<T> v) {
+#if defined(__AVX512F__) || defined(__AVX2__)
+  if constexpr (std::is_same_v<S, T>) {
+    if (reinterpret_cast<std::uintptr_t>(p) % kVectorBytes == 0) {
+#if defined(__AVX512F__)
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#else
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#endif
+      return;
+    }
+  }
+#endif
+  store(p, v);
+}
+inline void fence() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
 
 typedef std::uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
 typedef std::uint32_t WordBits __attribute__((vector_size(kVectorBytes)));
