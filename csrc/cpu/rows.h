@@ -124,17 +124,21 @@ struct GatedSink {
   }
 };
 
-// Sum of a[t] * b[t], in blocks as in slide.
+// Sum of a[t] * b[t], pairwise over blocks: rounding grows with the logarithm of n.
+template <class T, class A, class B>
+Vec<T> dot_lanes(const A& a, const B& b, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t W = kLanes<T>;
+  if (const std::int64_t vectors = (end - begin + W - 1) / W; vectors > kSumBlock) {
+    const std::int64_t middle = begin + vectors / 2 * W;
+    return dot_lanes<T>(a, b, begin, middle) + dot_lanes<T>(a, b, middle, end);
+  }
+  Vec<T> total{};
+  for (std::int64_t t = begin; t < end; t += W) total += a.re(t) * b.re(t);
+  return total;
+}
 template <class T, class A, class B>
 T dot(const A& a, const B& b, std::int64_t n) {
-  constexpr int W = kLanes<T>;
-  Vec<T> total{};
-  for (std::int64_t t = 0; t < n;) {
-    Vec<T> part{};
-    for (const std::int64_t end = std::min(n, t + kSumBlock * W); t < end; t += W) part += a.re(t) * b.re(t);
-    total += part;
-  }
-  return sum<T>(total);
+  return sum<T>(dot_lanes<T>(a, b, 0, n));
 }
 
 inline std::int64_t bytes_of(DType dtype) {
