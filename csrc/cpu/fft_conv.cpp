@@ -34,6 +34,7 @@ class Forward {
   }
 
   void run(void* scratch) const {
+    const FlushSubnormals flush;
     Arena arena(scratch);
     std::vector<Slot> slots;
     for (std::int64_t i = 0; i < spread_.slots; ++i) slots.emplace_back(*this, arena);
@@ -183,6 +184,7 @@ class Backward {
   }
 
   void run(void* scratch) const {
+    const FlushSubnormals flush;
     Arena arena(scratch);
     const Shared shared(*this, arena);
     std::vector<Slot> slots;

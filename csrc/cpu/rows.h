@@ -41,8 +41,9 @@ Lie lie_of(const equiconv::Array<Void>& a) {
   return a.position == 1 ? Lie::rows : a.channel == 1 ? Lie::tiles : Lie::scattered;
 }
 template <class A, class B>
-Lie lie_of(const A& a, const B& gate) {
+Lie lie_of(const A& a, const B& gate, std::int64_t channels) {
   const Lie lie = lie_of(a);
+  if (lie == Lie::tiles && channels == 1) return Lie::scattered;  // a tile for one channel is mostly air
   return !gate || lie_of(gate) == lie ? lie : Lie::scattered;
 }
 
@@ -177,7 +178,7 @@ void load_rows(const Input& a, const Input& gate, const Part& part, T* out, std:
     {
       const S* x = pointer<const S>(a, part.batch, part.channel, part.begin);
       const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
-      switch (lie_of(a, gate)) {
+      switch (lie_of(a, gate, part.channels)) {
         case Lie::rows:
           for (std::int64_t c = 0; c < part.channels;
                ++c, out += pitch, x += a.channel, p = p ? p + gate.channel : p) {
@@ -237,7 +238,7 @@ void store_rows(const Output& y, const Input& gate, const Part& part, const T* r
     {
       S* x = pointer<S>(y, part.batch, part.channel, part.begin);
       const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
-      switch (lie_of(y, gate)) {
+      switch (lie_of(y, gate, part.channels)) {
         case Lie::rows:
           for (std::int64_t c = 0; c < part.channels;
                ++c, rows += pitch, x += y.channel, p = p ? p + gate.channel : p) {
