@@ -175,55 +175,53 @@ void load_rows(const Input& a, const Input& gate, const Part& part, T* out, std:
   const std::int64_t n = part.end - part.begin;
   with_arithmetic_storage<T>(a.dtype, [&](auto* storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
-    {
-      const S* x = pointer<const S>(a, part.batch, part.channel, part.begin);
-      const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
-      switch (lie_of(a, gate, part.channels)) {
-        case Lie::rows:
-          for (std::int64_t c = 0; c < part.channels;
-               ++c, out += pitch, x += a.channel, p = p ? p + gate.channel : p) {
-            std::int64_t t = 0;
-            if (p) {
-              for (; t + W <= n; t += W) store(out + t, load(x + t) * load(p + t));
-              for (; t < n; ++t) out[t] = widen(x[t]) * widen(p[t]);
-            } else {
-              for (; t + W <= n; t += W) store(out + t, load(x + t));
-              for (; t < n; ++t) out[t] = widen(x[t]);
-            }
+    const S* x = pointer<const S>(a, part.batch, part.channel, part.begin);
+    const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
+    switch (lie_of(a, gate, part.channels)) {
+      case Lie::rows:
+        for (std::int64_t c = 0; c < part.channels;
+             ++c, out += pitch, x += a.channel, p = p ? p + gate.channel : p) {
+          std::int64_t t = 0;
+          if (p) {
+            for (; t + W <= n; t += W) store(out + t, load(x + t) * load(p + t));
+            for (; t < n; ++t) out[t] = widen(x[t]) * widen(p[t]);
+          } else {
+            for (; t + W <= n; t += W) store(out + t, load(x + t));
+            for (; t < n; ++t) out[t] = widen(x[t]);
           }
-          break;
-        case Lie::tiles:
-          for (std::int64_t t = 0; t < n; t += W) {
-            const int height = int(std::min<std::int64_t>(W, n - t));
-            fetch_block<S>(x + t * a.position, a.position, height, part.channels);
-            fetch_block<S>(p ? p + t * gate.position : p, gate.position, height, part.channels);
-            for (std::int64_t c = 0; c < part.channels; c += W) {
-              const int width = int(std::min<std::int64_t>(W, part.channels - c));
-              Vec<T> tile[W] = {};
-              for (int i = 0; i < height; ++i) {
-                const S* xi = x + c + (t + i) * a.position;
-                tile[i] = width == W ? load(xi) : load_some<T>(xi, width);
-                if (p) {
-                  const S* pi = p + c + (t + i) * gate.position;
-                  tile[i] = tile[i] * (width == W ? load(pi) : load_some<T>(pi, width));
-                }
-              }
-              transpose<T>(tile);
-              for (int i = 0; i < width; ++i) {
-                if (height == W) store(out + (c + i) * pitch + t, tile[i]);
-                else store_some<T>(out + (c + i) * pitch + t, tile[i], height);
+        }
+        break;
+      case Lie::tiles:
+        for (std::int64_t t = 0; t < n; t += W) {
+          const int height = int(std::min<std::int64_t>(W, n - t));
+          fetch_block<S>(x + t * a.position, a.position, height, part.channels);
+          fetch_block<S>(p ? p + t * gate.position : p, gate.position, height, part.channels);
+          for (std::int64_t c = 0; c < part.channels; c += W) {
+            const int width = int(std::min<std::int64_t>(W, part.channels - c));
+            Vec<T> tile[W] = {};
+            for (int i = 0; i < height; ++i) {
+              const S* xi = x + c + (t + i) * a.position;
+              tile[i] = width == W ? load(xi) : load_some<T>(xi, width);
+              if (p) {
+                const S* pi = p + c + (t + i) * gate.position;
+                tile[i] = tile[i] * (width == W ? load(pi) : load_some<T>(pi, width));
               }
             }
-          }
-          break;
-        case Lie::scattered:
-          for (std::int64_t c = 0; c < part.channels; ++c)
-            for (std::int64_t t = 0; t < n; ++t) {
-              const T v = widen(x[c * a.channel + t * a.position]);
-              out[c * pitch + t] = p ? v * widen(p[c * gate.channel + t * gate.position]) : v;
+            transpose<T>(tile);
+            for (int i = 0; i < width; ++i) {
+              if (height == W) store(out + (c + i) * pitch + t, tile[i]);
+              else store_some<T>(out + (c + i) * pitch + t, tile[i], height);
             }
-          break;
-      }
+          }
+        }
+        break;
+      case Lie::scattered:
+        for (std::int64_t c = 0; c < part.channels; ++c)
+          for (std::int64_t t = 0; t < n; ++t) {
+            const T v = widen(x[c * a.channel + t * a.position]);
+            out[c * pitch + t] = p ? v * widen(p[c * gate.channel + t * gate.position]) : v;
+          }
+        break;
     }
   });
 }
@@ -235,54 +233,52 @@ void store_rows(const Output& y, const Input& gate, const Part& part, const T* r
   const std::int64_t n = part.end - part.begin;
   with_arithmetic_storage<T>(y.dtype, [&](auto* storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
-    {
-      S* x = pointer<S>(y, part.batch, part.channel, part.begin);
-      const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
-      switch (lie_of(y, gate, part.channels)) {
-        case Lie::rows:
-          for (std::int64_t c = 0; c < part.channels;
-               ++c, rows += pitch, x += y.channel, p = p ? p + gate.channel : p) {
-            std::int64_t t = 0;
-            if (p) {
-              for (; t + W <= n; t += W) store(x + t, load(rows + t) * load(p + t));
-              for (; t < n; ++t) narrow(x + t, rows[t] * widen(p[t]));
-            } else {
-              for (; t + W <= n; t += W) store(x + t, load(rows + t));
-              for (; t < n; ++t) narrow(x + t, rows[t]);
+    S* x = pointer<S>(y, part.batch, part.channel, part.begin);
+    const S* p = pointer<const S>(gate, part.batch, part.channel, part.begin);
+    switch (lie_of(y, gate, part.channels)) {
+      case Lie::rows:
+        for (std::int64_t c = 0; c < part.channels;
+             ++c, rows += pitch, x += y.channel, p = p ? p + gate.channel : p) {
+          std::int64_t t = 0;
+          if (p) {
+            for (; t + W <= n; t += W) store(x + t, load(rows + t) * load(p + t));
+            for (; t < n; ++t) narrow(x + t, rows[t] * widen(p[t]));
+          } else {
+            for (; t + W <= n; t += W) store(x + t, load(rows + t));
+            for (; t < n; ++t) narrow(x + t, rows[t]);
+          }
+        }
+        break;
+      case Lie::tiles:
+        for (std::int64_t t = 0; t < n; t += W) {
+          const int height = int(std::min<std::int64_t>(W, n - t));
+          fetch_block<S>(x + t * y.position, y.position, height, part.channels);
+          fetch_block<S>(p ? p + t * gate.position : p, gate.position, height, part.channels);
+          for (std::int64_t c = 0; c < part.channels; c += W) {
+            const int width = int(std::min<std::int64_t>(W, part.channels - c));
+            Vec<T> tile[W] = {};
+            for (int i = 0; i < width; ++i) {
+              const T* row = rows + (c + i) * pitch + t;
+              tile[i] = height == W ? load(row) : load_some<T>(row, height);
+            }
+            transpose<T>(tile);
+            for (int i = 0; i < height; ++i) {
+              S* xi = x + c + (t + i) * y.position;
+              const S* pi = p ? p + c + (t + i) * gate.position : nullptr;
+              if (width == W) store(xi, pi ? tile[i] * load(pi) : tile[i]);
+              else store_some<T>(xi, pi ? tile[i] * load_some<T>(pi, width) : tile[i], width);
             }
           }
-          break;
-        case Lie::tiles:
-          for (std::int64_t t = 0; t < n; t += W) {
-            const int height = int(std::min<std::int64_t>(W, n - t));
-            fetch_block<S>(x + t * y.position, y.position, height, part.channels);
-            fetch_block<S>(p ? p + t * gate.position : p, gate.position, height, part.channels);
-            for (std::int64_t c = 0; c < part.channels; c += W) {
-              const int width = int(std::min<std::int64_t>(W, part.channels - c));
-              Vec<T> tile[W] = {};
-              for (int i = 0; i < width; ++i) {
-                const T* row = rows + (c + i) * pitch + t;
-                tile[i] = height == W ? load(row) : load_some<T>(row, height);
-              }
-              transpose<T>(tile);
-              for (int i = 0; i < height; ++i) {
-                S* xi = x + c + (t + i) * y.position;
-                const S* pi = p ? p + c + (t + i) * gate.position : nullptr;
-                if (width == W) store(xi, pi ? tile[i] * load(pi) : tile[i]);
-                else store_some<T>(xi, pi ? tile[i] * load_some<T>(pi, width) : tile[i], width);
-              }
-            }
+        }
+        break;
+      case Lie::scattered:
+        for (std::int64_t c = 0; c < part.channels; ++c)
+          for (std::int64_t t = 0; t < n; ++t) {
+            T v = rows[c * pitch + t];
+            if (p) v *= widen(p[c * gate.channel + t * gate.position]);
+            narrow(x + c * y.channel + t * y.position, v);
           }
-          break;
-        case Lie::scattered:
-          for (std::int64_t c = 0; c < part.channels; ++c)
-            for (std::int64_t t = 0; t < n; ++t) {
-              T v = rows[c * pitch + t];
-              if (p) v *= widen(p[c * gate.channel + t * gate.position]);
-              narrow(x + c * y.channel + t * y.position, v);
-            }
-          break;
-      }
+        break;
     }
   });
 }
