@@ -42,9 +42,21 @@ def build_info() -> dict[str, Any]:
     return {**_C.build_info, "torch": torch.__version__, "cuda_loaded": _cuda_loaded}
 
 
+from . import geometry  # noqa: E402
 from .graph import Graph  # noqa: E402
 from .ops.fft_conv import fft_conv  # noqa: E402  the ops wrap what the libraries registered
+from .ops.pair_invariants import fibre_invariants, pair_invariants  # noqa: E402
 from .ops.pair_message import pair_message  # noqa: E402
 from .ops.spectral_conv import spectral_conv  # noqa: E402
 
-__all__ = ["Graph", "__version__", "build_info", "fft_conv", "pair_message", "spectral_conv"]
+__all__ = [
+    "Graph",
+    "__version__",
+    "build_info",
+    "fft_conv",
+    "fibre_invariants",
+    "geometry",
+    "pair_invariants",
+    "pair_message",
+    "spectral_conv",
+]

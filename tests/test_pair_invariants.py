@@ -1,0 +1,298 @@
+"""pair_invariants and fibre_invariants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from equiconv import fibre_invariants, geometry, pair_invariants
+
+PAIRS = 6
+Given = dict[str, Tensor]
+
+
+def unit(*shape: int) -> Tensor:
+    v = torch.randn(shape, dtype=torch.float64)
+    return v / v.norm(dim=-1, keepdim=True)
+
+
+def frames(count: int, dim: int) -> Tensor:
+    return geometry.random_rotations(count, dim, dtype=torch.float64)
+
+
+def rel(dim: int) -> Tensor:
+    return torch.randn(PAIRS, dim, dtype=torch.float64)
+
+
+def two_graphs() -> Tensor:
+    return torch.tensor([0, 0, 1, 1, 1, 0])
+
+
+# Each space: its tensors, the options, and how many attributes.
+SPACES: dict[str, tuple[Callable[[], Given], dict[str, Any], int]] = {
+    "R1": (lambda: {"rel": rel(1)}, {}, 1),
+    "R3": (lambda: {"rel": rel(3)}, {}, 1),
+    "R2xS1": (lambda: {"rel": rel(2), "grid": unit(5, 2)}, {}, 2),
+    "R3xS2": (lambda: {"rel": rel(3), "grid": unit(5, 3)}, {}, 2),
+    "R3xS2-smooth": (lambda: {"rel": rel(3), "grid": unit(5, 3)}, {"smooth": True}, 2),
+    "R3xS2-graphs": (lambda: {"rel": rel(3), "grid": unit(2, 5, 3), "batch": two_graphs()}, {}, 2),
+    "R2xS1-full": (lambda: {"rel": rel(2), "grid": unit(4, 2)}, {"full": True, "complete": True}, 4),
+    "R3xS2-full": (lambda: {"rel": rel(3), "grid": unit(4, 3)}, {"full": True, "complete": True}, 4),
+    "R3xS2-full-3": (lambda: {"rel": rel(3), "grid": unit(4, 3)}, {"full": True}, 3),
+    "SE3": (lambda: {"rel": rel(3), "grid": frames(4, 3)}, {}, 3),
+    "SE3-graphs": (
+        lambda: {"rel": rel(3), "grid": frames(8, 3).view(2, 4, 3, 3), "batch": two_graphs()},
+        {},
+        3,
+    ),
+    "SE3-full": (lambda: {"rel": rel(3), "grid": frames(3, 3)}, {"full": True}, 12),
+    "SE2-full": (lambda: {"rel": rel(2), "grid": frames(3, 2)}, {"full": True}, 6),
+    "R2xS1-cloud": (lambda: {"rel": rel(2), "receiver": unit(PAIRS, 2), "sender": unit(PAIRS, 2)}, {}, 3),
+    "R3xS2-cloud": (lambda: {"rel": rel(3), "receiver": unit(PAIRS, 3), "sender": unit(PAIRS, 3)}, {}, 3),
+    "R3xS2-cloud-4": (
+        lambda: {"rel": rel(3), "receiver": unit(PAIRS, 3), "sender": unit(PAIRS, 3)},
+        {"complete": True},
+        4,
+    ),
+    "SE3-cloud": (lambda: {"rel": rel(3), "receiver": frames(PAIRS, 3), "sender": frames(PAIRS, 3)}, {}, 12),
+}
+ORIENTED = ("grid", "receiver", "sender")
+
+
+def turned(given: Given, rotation: Tensor) -> Given:
+    """All vectors, and the axes of all frames, turned."""
+    result = dict(given)
+    for name, tensor in given.items():
+        if name == "rel" or (name in ORIENTED and not is_frame(given, name)):
+            result[name] = tensor @ rotation.T
+        elif name in ORIENTED:
+            result[name] = rotation @ tensor
+    return result
+
+
+def is_frame(given: Given, name: str) -> bool:
+    return given[name].dim() == (2 if name != "grid" or "batch" not in given else 3) + 1
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_is_invariant(space: str) -> None:
+    make, options, count = SPACES[space]
+    given = make()
+    attributes = pair_invariants(**given, **options)
+    assert attributes.shape[0] == PAIRS
+    assert attributes.shape[-1] == count
+    dim = given["rel"].shape[1]
+    if dim == 1:
+        rotation = torch.tensor([[-1.0]], dtype=torch.float64)
+    else:
+        (rotation,) = geometry.random_rotations(1, dim, dtype=torch.float64)
+    torch.testing.assert_close(pair_invariants(**turned(given, rotation), **options), attributes)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_derivatives(space: str) -> None:
+    make, options, _ = SPACES[space]
+    given = make()
+    batch = {"batch": given.pop("batch")} if "batch" in given else {}
+    extra = torch.randn(PAIRS, 1, dtype=torch.float64)
+    tensors = tuple(t.requires_grad_() for t in (*given.values(), extra))
+
+    def f(*tensors: Tensor) -> Tensor:
+        named = dict(zip((*given, "extra"), tensors, strict=True))
+        return pair_invariants(**named, **batch, **options, degree=2)
+
+    assert gradcheck(f, tensors, fast_mode=True)
+    assert gradgradcheck(f, tensors, fast_mode=True)
+
+
+def test_formulas_of_the_paper() -> None:
+    r, o, p = rel(3), unit(PAIRS, 3), unit(PAIRS, 3)
+    along = (r * o).sum(1)
+    across = (r - along[:, None] * o).norm(dim=1)
+    expected = torch.stack((along, across, (o * p).sum(1), (p * r).sum(1)), 1)
+    torch.testing.assert_close(pair_invariants(r, receiver=o, sender=p, complete=True), expected)
+    torch.testing.assert_close(pair_invariants(r, receiver=o, sender=p), expected[:, :3])
+    smooth = pair_invariants(r, receiver=o, sender=p, smooth=True)
+    torch.testing.assert_close(smooth[:, 1], across.square())
+    torch.testing.assert_close(pair_invariants(r), r.norm(dim=1, keepdim=True))
+    frame, other = frames(PAIRS, 3), frames(PAIRS, 3)
+    expected = torch.cat(((frame.mT @ r[..., None]).squeeze(-1), (frame.mT @ other).flatten(1)), 1)
+    torch.testing.assert_close(pair_invariants(r, receiver=frame, sender=other), expected)
+
+
+def test_two_dimensions_know_left_from_right() -> None:
+    o = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    left, right = (torch.tensor([[0.6, s * 0.8]], dtype=torch.float64) for s in (1, -1))
+    assert pair_invariants(left, receiver=o, sender=o)[0].tolist() == [0.6, 0.8, 1]
+    assert pair_invariants(right, receiver=o, sender=o)[0].tolist() == [0.6, -0.8, 1]
+    signed = [pair_invariants(o, receiver=o, sender=p, complete=True)[0, 3].item() for p in (left, right)]
+    assert signed == [0.8, -0.8]
+
+
+def test_three_attributes_of_a_cloud_are_not_complete_and_four_are() -> None:
+    r = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+    o = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)
+    p, q = (torch.tensor([v], dtype=torch.float64) for v in ([0.6, 0.0, 0.8], [0.0, 0.6, 0.8]))
+    assert torch.equal(pair_invariants(r, receiver=o, sender=p), pair_invariants(r, receiver=o, sender=q))
+    different = [pair_invariants(r, receiver=o, sender=s, complete=True) for s in (p, q)]
+    assert not torch.equal(*different)
+
+
+def test_bundle_is_a_cloud_at_every_orientation() -> None:
+    r, grid = rel(3), unit(4, 3)
+    options = {"complete": True, "degree": 3}
+    full = pair_invariants(r, grid, full=True, **options)
+    for i in range(4):
+        for j in range(4):
+            sender, receiver = (grid[k].expand(PAIRS, -1) for k in (i, j))
+            cloud = pair_invariants(r, receiver=receiver, sender=sender, **options)
+            torch.testing.assert_close(full[:, i, j], cloud)
+    three = pair_invariants(r, grid, full=True)
+    torch.testing.assert_close(three[:, 0, :, :2], pair_invariants(r, grid))
+    torch.testing.assert_close(three[0, ..., 2:], fibre_invariants(grid))
+    by_graph = pair_invariants(r, grid[None].expand(2, -1, -1), batch=two_graphs())
+    torch.testing.assert_close(by_graph, pair_invariants(r, grid))
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_fibre_invariants(dim: int) -> None:
+    grid, group = unit(4, dim), frames(4, dim)
+    torch.testing.assert_close(fibre_invariants(grid)[..., 0], grid @ grid.T)
+    (rotation,) = frames(1, dim)
+    for given, moved in ((grid, grid @ rotation.T), (group, rotation @ group)):
+        for options in ({}, {"complete": True, "degree": 2}):
+            torch.testing.assert_close(fibre_invariants(moved, **options), fibre_invariants(given, **options))
+    relative = (group[None].mT @ group[:, None]).flatten(2)  # R of the receiver, the second axis, transposed
+    torch.testing.assert_close(fibre_invariants(group), relative)
+
+
+@pytest.mark.parametrize("name", ["octahedron", "cube", "icosahedron", "dodecahedron"])
+def test_one_row_serves_both_directions_on_antipodal_grids(name: str) -> None:
+    grid = geometry.regular_solid(name, dtype=torch.float64)
+    opposite = torch.cdist(grid, -grid).argmin(1)
+    r = rel(3)
+    torch.testing.assert_close(pair_invariants(-r, grid)[:, opposite], pair_invariants(r, grid))
+
+
+@pytest.mark.parametrize("space", ["R3", "R3xS2", "R3xS2-full", "SE3", "R2xS1", "R3xS2-cloud-4"])
+def test_derivatives_at_distance_zero(space: str, dtype: torch.dtype) -> None:
+    """Of every order they are those of the smooth attributes, and zero for lengths."""
+    make, options, _ = SPACES[space]
+    given = {name: tensor.to(dtype) for name, tensor in make().items()}
+    given["rel"] = torch.zeros_like(given["rel"]).requires_grad_()
+    attributes = pair_invariants(**given, **options, degree=2)
+    (first,) = torch.autograd.grad(attributes.sin().sum(), given["rel"], create_graph=True)
+    (second,) = torch.autograd.grad(first.sin().sum(), given["rel"], create_graph=True)
+    (third,) = torch.autograd.grad(second.sin().sum(), given["rel"])
+    assert all(d.isfinite().all() for d in (first, second, third))
+    if space == "R3":
+        assert not first.any()
+        assert not second.any()
+        assert not third.any()
+    if space == "R3xS2-smooth":
+        assert second.any()
+
+
+def test_derivative_of_the_second_attribute_at_zero_is_zero() -> None:
+    r = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    grid = unit(4, 3).requires_grad_()
+    across = pair_invariants(r, grid)[..., 1]
+    for gradient in torch.autograd.grad(across.sum(), (r, grid)):
+        assert not gradient.any()
+
+
+def test_keeps_the_dtype(dtype: torch.dtype) -> None:
+    given = {name: tensor.to(dtype) for name, tensor in SPACES["R3xS2"][0]().items()}
+    assert pair_invariants(**given, degree=3).dtype == dtype
+
+
+def test_no_pairs() -> None:
+    grid = unit(4, 3)
+    none = torch.zeros(0, 3, dtype=torch.float64)
+    assert pair_invariants(none, grid, degree=3).shape == (0, 4, 9)
+    assert pair_invariants(none, grid, full=True).shape == (0, 4, 4, 3)
+    assert pair_invariants(none).shape == (0, 1)
+
+
+def test_compiles_as_one_graph() -> None:
+    given = SPACES["R3xS2"][0]()
+    given["rel"].requires_grad_()
+    compiled = torch.compile(pair_invariants, fullgraph=True, backend="aot_eager")
+    ours, eager = compiled(**given, degree=3), pair_invariants(**given, degree=3)
+    torch.testing.assert_close(ours, eager)
+    gradients = [torch.autograd.grad(y.square().sum(), given["rel"])[0] for y in (ours, eager)]
+    torch.testing.assert_close(*gradients)
+
+
+GOOD = {"rel": torch.zeros(6, 3), "grid": torch.zeros(4, 3)}
+CLOUD = {"rel": torch.zeros(6, 3), "receiver": torch.zeros(6, 3), "sender": torch.zeros(6, 3)}
+BATCH = torch.zeros(6, dtype=torch.int64)
+REFUSALS: list[tuple[dict[str, Any], str]] = [
+    ({**GOOD, "degree": 0}, "degree must be at least 1, but is 0"),
+    ({"rel": torch.zeros(6, 3, dtype=torch.int64)}, "rel must have a floating dtype, but is int64"),
+    ({"rel": torch.zeros(6)}, "rel must be (E, n), but has shape (6,)"),
+    (
+        {**GOOD, "grid": torch.zeros(4, 3).double()},
+        "grid must have the dtype of rel, float32, but has float64",
+    ),
+    (
+        {**GOOD, "grid": torch.zeros(4, 3, device="meta")},
+        "grid must be on the device of rel, cpu, but is on meta",
+    ),
+    (
+        {"rel": torch.zeros(6, 4), "grid": torch.zeros(4, 4)},
+        "rel must be (E, 2) or (E, 3) beside orientations, but has shape (6, 4)",
+    ),
+    ({**GOOD, "grid": torch.zeros(4, 2)}, "grid must be (O, 3) or (O, 3, 3), but has shape (4, 2)"),
+    (
+        {**GOOD, "batch": BATCH},
+        "grid must be (G, O, 3) or (G, O, 3, 3), but has shape (4, 3)",
+    ),
+    (
+        {"rel": torch.zeros(6, 3), "receiver": torch.zeros(6, 3)},
+        "receiver and sender must be given together, but sender is absent",
+    ),
+    (
+        {**CLOUD, "grid": torch.zeros(4, 3)},
+        "grid must be absent where receiver and sender are given, but is there",
+    ),
+    ({**CLOUD, "full": True}, "full must be False where there is no grid, but is True"),
+    ({**CLOUD, "batch": BATCH}, "batch must be absent where there is no grid, but is there"),
+    (
+        {**CLOUD, "sender": torch.zeros(5, 3)},
+        "sender must have shape (6, 3) or (6, 3, 3), but has (5, 3)",
+    ),
+    (
+        {**CLOUD, "sender": torch.zeros(6, 3, 3)},
+        "sender must have the shape of receiver, (6, 3), but has (6, 3, 3)",
+    ),
+    (
+        {**GOOD, "grid": torch.zeros(2, 4, 3), "batch": torch.zeros(6)},
+        "batch must be int64, but is float32",
+    ),
+    (
+        {**GOOD, "grid": torch.zeros(2, 4, 3), "batch": BATCH[:5]},
+        "batch must have shape (6,), but has (5,)",
+    ),
+    ({**GOOD, "extra": torch.zeros(5, 1)}, "extra must have shape (6, A), but has (5, 1)"),
+]
+
+
+@pytest.mark.parametrize(("given", "sentence"), REFUSALS, ids=[sentence for _, sentence in REFUSALS])
+def test_refuses(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=r"^pair_invariants: ") as error:
+        pair_invariants(**given)
+    assert str(error.value) == f"pair_invariants: {sentence}"
+
+
+def test_fibre_refuses() -> None:
+    with pytest.raises(ValueError, match=r"^fibre_invariants: ") as error:
+        fibre_invariants(torch.zeros(4, 4))
+    assert str(error.value) == (
+        "fibre_invariants: grid must be (O, n) or (O, n, n) with n = 2 or 3, but has shape (4, 4)"
+    )
