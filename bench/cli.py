@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import OPS, harness, promises
+from . import MODELS, OPS, harness, model, promises
 from .harness import Case, Entry
 
 LENGTHS = promises.LENGTHS
@@ -58,11 +58,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["promises"],
         help="what the library promises of itself, with cases of its own; exits with 1 if it is not kept",
     )
+    parser.add_argument(
+        "--model",
+        choices=list(model.DEVICES),
+        metavar="GPU",
+        help=f"time nothing, but predict a floor for this GPU: {', '.join(model.DEVICES)}",
+    )
     choice("--op", tuple(OPS), "fft_conv", "operators")
     parser.add_argument(
         "--lengths", type=list_of(positive), default=list(LENGTHS), metavar="1k,4k", help="values of L"
     )
-    parser.add_argument("--batch", type=positive, help="B (default: chosen so that B·D·L is about 8M)")
+    parser.add_argument(
+        "--batch", type=positive, help="B (default: chosen so that B·D·L is about 8M, on a GPU 64M)"
+    )
     parser.add_argument("--channels", type=positive, help="D (default: chosen like the batch)")
     choice("--dtype", tuple(harness.DTYPES), "float32", "dtypes")
     choice("--direction", harness.DIRECTIONS, "forward,backward", "backward means forward and backward")
@@ -89,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def cases(options: argparse.Namespace) -> list[Case]:
     """Every combination of the settings that were asked for."""
     found = []
+    elements = harness.ELEMENTS["cuda" if options.model else options.device]
     for op, direction, mode, layout, filter, dtype, length in itertools.product(
         options.op,
         options.direction,
@@ -98,7 +107,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
         options.dtype,
         options.lengths,
     ):
-        batch, channels = harness.sizes(length)
+        batch, channels = harness.sizes(length, elements)
         if options.batch:
             batch, channels = options.batch, max(1, batch * channels // options.batch)
         if op == "spectral_conv":
@@ -134,6 +143,8 @@ def groups(options: argparse.Namespace) -> list[list[Entry]]:
 def validate(options: argparse.Namespace) -> None:
     if options.preset and options.device != "cpu":
         raise BadOptions("--preset promises is about the CPU: leave out --device.")
+    if options.model and set(options.op) - set(MODELS):
+        raise BadOptions(f"--model knows these operators: {', '.join(MODELS)}.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise BadOptions("--device cuda: torch finds no CUDA device on this machine.")
     if "compile" in options.baselines and not harness.has_compiler():
@@ -147,6 +158,8 @@ def validate(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     validate(options)
-    from .run import run_bench  # needs rich
+    from .run import run_bench, run_model  # need rich
 
+    if options.model:
+        return run_model(cases(options), model.DEVICES[options.model])
     return run_bench(options, promises.groups() if options.preset else groups(options))

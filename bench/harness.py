@@ -44,7 +44,8 @@ BASELINES = ("eager", "handwritten", "compile")
 # How far a result may be from the float64 reference, relative to its largest value.
 TOLERANCE = {"float64": 1e-11, "float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
 
-ELEMENTS = 2**23  # B * D * L where neither batch nor channels are given: past the caches of a core
+# B * D * L where neither batch nor channels are given: past the caches.
+ELEMENTS = {"cpu": 2**23, "cuda": 2**26}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ def ratio(results: Results, case: Case, contestant: str) -> float:
     return results[Entry(case, contestant)].median / results[Entry(case, "equiconv")].median
 
 
-def sizes(length: int, elements: int = ELEMENTS) -> tuple[int, int]:
+def sizes(length: int, elements: int) -> tuple[int, int]:
     """Batch and channels that make B * D * L about `elements`, for a batch between 2 and 8."""
     rows = max(4, elements // length)
     batch = min(8, max(2, rows // 64))
@@ -128,13 +129,13 @@ def sizes(length: int, elements: int = ELEMENTS) -> tuple[int, int]:
 
 def random_inputs(case: Case, **shapes: tuple[int, ...]) -> Inputs:
     """The tensors every op takes, and beside them `shapes`: normal numbers, the same every time."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(case.device).manual_seed(0)
     shape = (case.batch, case.channels, case.length)
     if case.layout == "bld":
         shape = (case.batch, case.length, case.channels)
     gates = {"pre_gate": shape, "post_gate": shape} if case.gates else {}
     return {
-        name: torch.randn(size, generator=generator).to(case.device, DTYPES[case.dtype])
+        name: torch.randn(size, generator=generator, device=case.device).to(DTYPES[case.dtype])
         for name, size in {"x": shape, **shapes, **gates, "skip": (case.channels,)}.items()
     }
 

@@ -12,9 +12,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .harness import DIRECTIONS, ELEMENTS, Case, Entry, Results, ratio, sizes
+from . import harness
+from .harness import DIRECTIONS, Case, Entry, Results, ratio, sizes
 
 KIB = 1024
+ELEMENTS = harness.ELEMENTS["cpu"]
 LENGTHS = (1 * KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB)
 GROWTH_LENGTHS = (*LENGTHS, 1024 * KIB)
 THREADS = 2
@@ -46,7 +48,7 @@ class Verdict:
 
 
 def base_case(length: int, direction: str) -> Case:
-    batch, channels = sizes(length)
+    batch, channels = sizes(length, ELEMENTS)
     return Case(op="fft_conv", length=length, batch=batch, channels=channels, direction=direction)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from . import MODELS
 from .harness import Case, Entry, Results, ratio
+from .model import Device
 from .promises import Verdict
 
 Row = dict[str, Any]
@@ -78,6 +80,33 @@ def timing_cells(results: Results, entry: Entry) -> list[str]:
     if entry.contestant != "equiconv":
         cells.append(f"{ratio(results, entry.case, entry.contestant):.2f}")
     return cells
+
+
+def model_table(cases: Sequence[Case], device: Device) -> Table:
+    """A row for each case: what its kernels have to do, the time each part of it takes, and the floor."""
+    varying = [name for name in SETTINGS if len({setting(case, name) for case in cases}) > 1]
+    fixed = [setting(cases[0], name) for name in SETTINGS[:-1] if name not in varying]
+    table = Table(title=", ".join([device.name, *fixed]), caption="predicted (bench/model.py)")
+    table.add_column("L", justify="right")
+    table.add_column("B × D", justify="right")
+    for name in varying:
+        table.add_column(name)
+    for heading in ("kernels", "memory", "L2", "shared", "arithmetic", "launches", "floor"):
+        table.add_column(heading, justify="right", style="bold" if heading == "floor" else "")
+    table.add_column("binds")
+    for case in cases:
+        prediction = MODELS[case.op](case, device)
+        terms = prediction.terms
+        table.add_row(
+            size(case.length),
+            f"{case.batch} × {case.channels}",
+            *(setting(case, name) for name in varying),
+            str(len(prediction.launches)),
+            *(duration(terms[name]) for name in ("memory", "L2", "shared", "arithmetic", "launches")),
+            duration(prediction.floor),
+            prediction.binds,
+        )
+    return table
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:

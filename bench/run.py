@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 
 from . import OPS, allocator, harness, promises, report
-from .harness import Entry, Results
+from .harness import Case, Entry, Results
+from .model import Device
 
 Plan = Sequence[Sequence[Entry]]
 """Groups of entries; the entries of a group take turns."""
@@ -54,6 +55,12 @@ def run_bench(options: argparse.Namespace, plan: Plan) -> int:
     if options.plot:
         plot(results, options.plot)
     return 0 if all(verdict.kept for verdict in verdicts) else 1
+
+
+def run_model(cases: Sequence[Case], device: Device) -> int:
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(report.model_table(cases, device))
+    return 0
 
 
 def check(plan: Plan, console: Console) -> dict[Entry, float]:

@@ -86,6 +86,14 @@ def test_bench_without_baselines_and_gates() -> None:
     assert main([*TINY_BENCH, "--baselines", "none", "--no-gates", "--filter", "shared,per-sample"]) == 0
 
 
+def test_bench_predicts_for_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--model", "h200", "--lengths", "1k,64k", "--dtype", "float32,bfloat16"]) == 0
+    printed = capsys.readouterr().out
+    assert "H200" in printed
+    assert "8 × 8192" in printed
+    assert "binds" in printed
+
+
 def test_bench_refuses_to_time_wrong_results(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +110,7 @@ def test_bench_refuses_to_time_wrong_results(
         (["bench", "--dtype", "float8"], "'float8' is not one of float32, float64, bfloat16, float16."),
         (["bench", "--op", "matmul"], "'matmul' is not one of fft_conv, spectral_conv."),
         (["bench", "--preset", "promises", "--device", "cuda"], "--preset promises is about the CPU"),
+        (["bench", "--model", "h200", "--op", "spectral_conv"], "--model knows these operators: fft_conv."),
         (["bench", "--seconds", "-1"], "--seconds must be positive."),
         (["bench", "--json", "no/such/folder/file"], "is not a folder."),
         (["demo", "--seconds", "soon"], "'soon' is not a positive number."),
@@ -191,10 +200,11 @@ def test_contestants_take_turns() -> None:
 
 @pytest.mark.parametrize("length", [1, 1000, 2**10, 2**18, 2**20, 2**24])
 def test_sizes_hold_the_number_of_elements(length: int) -> None:
-    batch, channels = harness.sizes(length)
+    elements = harness.ELEMENTS["cpu"]
+    batch, channels = harness.sizes(length, elements)
     assert batch >= 2
     assert batch * channels >= 4  # two rows for each of two threads
-    assert batch * channels * length <= max(harness.ELEMENTS, 4 * length)
+    assert batch * channels * length <= max(elements, 4 * length)
 
 
 def test_sizes_are_read_as_people_write_them() -> None:

@@ -1,0 +1,116 @@
+"""The cost model against the kernels: what it counts is what they do, executed on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cuda_on_cpu import build
+from cuda_on_cpu.cases import Case
+from cuda_on_cpu.device import Device
+
+from equiconv.bench import harness
+from equiconv.bench.model import DEVICES, NOTHING, Count
+from equiconv.bench.model_fft_conv import Call, backward, forward, predict
+
+H200 = DEVICES["h200"]
+TOLERANCE = 0.02
+
+# Rows begin where a sector does: others cost a sector more now and then.
+
+# Channels are many enough that a warp's sectors hold nothing of the next position in (B, L, D).
+SMALL = [
+    Case(4096, batch=1, channels=2, shared=False),
+    Case(512, batch=2, channels=4),
+    Case(1024, batch=3, channels=2, mode="circular", stored="bfloat16"),
+    Case(512, batch=300, channels=1, gates="", skip=False, wanted=("grad_filter",)),  # sums in parts
+    Case(1024, batch=2, channels=2, shared=False, gates="pre", wanted=("grad_x", "grad_pre_gate")),
+    Case(1024, batch=1, channels=32, shared=False, layout="bld"),
+    Case(2048, batch=1, channels=32, layout="bld", stored="bfloat16", stored_filter="float32"),
+]
+FLOAT64 = Case(2048, batch=1, channels=4, shared=False, stored="float64")
+LONG = [
+    Case(16384, batch=2, channels=1),  # spectra that shared memory has no room for
+    Case(32768, batch=1, channels=2, shared=False),
+    Case(32768, batch=2, channels=1, taps=65505, mode="bidirectional", gates="", skip=False),
+    Case(32768, batch=1, channels=8, shared=False, layout="bld", wanted=()),
+]
+
+
+def counted(case: Case) -> Count:
+    wanted = frozenset(name.removeprefix("grad_") for name in case.wanted)
+    call = Call(
+        case.batch, case.channels, case.length, case.filter_taps, case.mode, case.shared, case.layout,
+        case.stored, case.stored_filter, "pre" in case.gates, "post" in case.gates, case.skip, wanted,
+    )  # fmt: skip
+    launches = (*forward(call, H200), *backward(call, H200))
+    return sum((launch.count for launch in launches), NOTHING)
+
+
+@pytest.fixture(scope="module")
+def race() -> Device:
+    try:
+        return Device(build.library("race"), "race")
+    except build.Unavailable as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.parametrize("case", [*SMALL, FLOAT64, *LONG], ids=str)
+def test_bytes_and_wavefronts_are_those_of_the_kernels(race: Device, case: Case) -> None:
+    race.report()
+    race.schedule("forward")
+    case.run(race)
+    table = race.memory_table()
+    assert race.report() == ""
+
+    def units(memory: str, *kinds: str) -> int:
+        return sum(line["units"] for line in table if line["memory"] == memory and line["kind"] in kinds)
+
+    count = counted(case)
+    assert count.loads == pytest.approx(32 * units("global", "load"), rel=TOLERANCE)
+    assert count.stores == pytest.approx(32 * units("global", "store"), rel=TOLERANCE)
+    assert count.wavefronts == pytest.approx(units("shared", "load", "store"), rel=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def counting() -> Device:
+    """The kernels with a number type that counts."""
+    try:
+        library = build.library("fast", (Path(build.HERE, "operations.cpp"),))
+    except build.Unavailable as missing:
+        pytest.skip(str(missing))
+    device = Device(library)
+    device.lib.fft_conv_operations.restype = ctypes.c_uint64
+    return device
+
+
+@pytest.mark.parametrize("case", [*SMALL, *LONG], ids=str)
+def test_operations_are_those_of_the_kernels(counting: Device, case: Case) -> None:
+    before = counting.lib.fft_conv_operations()
+    case.run(counting)
+    assert counted(case).operations == pytest.approx(
+        counting.lib.fft_conv_operations() - before, rel=TOLERANCE
+    )
+
+
+def test_a_floor_is_at_least_every_term() -> None:
+    for length in (1024, 4096, 65536, 2**20):
+        batch, channels = harness.sizes(length, harness.ELEMENTS["cuda"])
+        case = harness.Case(op="fft_conv", length=length, batch=batch, channels=channels)
+        alone = predict(case, H200)
+        both = predict(replace(case, direction="backward"), H200)
+        assert alone.floor >= max(alone.terms.values())
+        assert both.floor > 2 * alone.floor
+        assert alone.binds in alone.terms
+        # x, filter, gates and y, each once, and whatever is kept between launches.
+        least = 5 * batch * channels * length * 4
+        assert alone.memory == least if length <= 2**14 else alone.memory > least
+        half = predict(replace(case, dtype="bfloat16"), H200)
+        assert half.memory < alone.memory
+
+
+def test_nothing_to_do_takes_no_time() -> None:
+    case = harness.Case(op="fft_conv", length=8, batch=0, channels=3)
+    assert predict(case, H200).floor == 0
