@@ -197,9 +197,9 @@ def test_shared_memory_has_few_bank_conflicts(race: Device, length: int, stored:
     race.report()
     race.schedule("forward")
     Case(length, batch=1, channels=16 if length < 1000 else 4, stored=stored, layout=layout).run(race)
-    shared = [line for line in race.memory_table() if line["memory"] == "shared"]
+    shared = [line for line in race.memory_table() if line.memory == "shared"]
     assert race.report() == ""
-    assert sum(line["units"] for line in shared) <= 1.15 * sum(line["ideal"] for line in shared)
+    assert sum(line.units for line in shared) <= 1.15 * sum(line.ideal for line in shared)
 
 
 @pytest.mark.parametrize("layout", ["bdl", "bld"])

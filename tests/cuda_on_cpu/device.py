@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import functools
 import re
 import subprocess
 from dataclasses import dataclass, field
@@ -73,6 +74,20 @@ class Tensor:
         return Array(self.pointer, DTYPES[self.dtype], *self.strides)
 
 
+@dataclass(frozen=True)
+class Accesses:
+    """The loads or the stores of one size of one source line, as one kernel has made them."""
+
+    kernel: str
+    at: str  # file:line
+    memory: str  # shared or global
+    kind: str  # load or store
+    bytes: int  # of a thread's access
+    count: int  # instructions of a warp
+    units: int  # wavefronts of shared memory, 32-byte sectors of global memory
+    ideal: int  # the fewest that hold the bytes
+
+
 @dataclass
 class Device:
     """One build of the kernels (see build.py)."""
@@ -103,27 +118,27 @@ class Device:
             self.memory_reset()
         return text
 
+    @functools.cached_property
+    def _functions(self) -> dict[int, str]:
+        """Offset in the library, and name, of every function."""
+        symbols = subprocess.check_output(["nm", "-C", "--defined-only", str(self.path)], text=True)
+        lines = (line.split(maxsplit=2) for line in symbols.splitlines())
+        return {int(at, 16): name.replace("(anonymous namespace)::", "") for at, kind, name in lines}
+
     def launched(self) -> set[str]:
         """The names of the kernels that have run."""
         self.lib.cuda_on_cpu_launched.restype = c.c_char_p
-        offsets = {int(line, 16) for line in self.lib.cuda_on_cpu_launched().decode().split()}
-        symbols = subprocess.check_output(["nm", "-C", "--defined-only", str(self.path)], text=True)
-        names = (line.split(maxsplit=2) for line in symbols.splitlines())
-        full = (name for at, _, name in names if int(at, 16) in offsets)
-        return {
-            re.search(r"(\w+)(?:<.*>)?\(", name.replace("(anonymous namespace)::", ""))[1] for name in full
-        }
+        offsets = self.lib.cuda_on_cpu_launched().decode().split()
+        return {re.search(r"(\w+)(?:<.*>)?\(", self._functions[int(at, 16)])[1] for at in offsets}
 
-    def memory_table(self) -> list[dict]:
-        """Per load or store instruction: how many wavefronts or sectors it took, and the fewest possible."""
+    def memory_table(self) -> list[Accesses]:
+        """What every kernel's loads and stores took, since the last reset."""
         self.lib.cuda_on_cpu_memory_table.restype = c.c_char_p
         rows = []
         for line in self.lib.cuda_on_cpu_memory_table().decode().splitlines():
-            at, memory, kind, size, _, count, _, units, _, _, ideal, *_ = line.split()
-            rows.append(
-                dict(at=at, memory=memory, kind=kind, bytes=int(size), count=int(count))
-                | dict(units=int(units), ideal=int(ideal))
-            )
+            kernel, at, memory, kind, *counts = line.split()
+            name = re.search(r"(\w+(?:<.*>)?)\(", self._functions[int(kernel, 16)])[1]
+            rows.append(Accesses(re.sub(r"\w+::", "", name), at, memory, kind, *map(int, counts)))
         return rows
 
     def memory_reset(self) -> None:

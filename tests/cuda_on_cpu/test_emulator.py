@@ -121,6 +121,26 @@ def test_bank_conflicts_are_counted(row: int, wavefronts: int) -> None:
     emulated.memory_reset()
     assert emulated.lib.run_column(y.pointer, row) == 0
     emulated.free(y.pointer)
-    loads = [line for line in emulated.memory_table() if (line["memory"], line["kind"]) == ("shared", "load")]
-    assert sum(line["count"] for line in loads) == 1
-    assert sum(line["units"] for line in loads) == wavefronts
+    loads = [line for line in emulated.memory_table() if (line.memory, line.kind) == ("shared", "load")]
+    assert [(line.kernel, line.count, line.units, line.ideal) for line in loads] == [
+        ("column", 1, wavefronts, 1)
+    ]
+
+
+@pytest.mark.parametrize("apart", [1, 2])
+def test_16_byte_accesses_are_counted(apart: int) -> None:
+    """A warp's 512 bytes are 16 sectors and 4 wavefronts of 8 threads; 32 bytes apart twice that."""
+    try:
+        emulated = Device(build.library("race", (PLANTED,)))
+    except build.Unavailable as missing:
+        pytest.skip(str(missing))
+    x = emulated.put(np.zeros(256), "float32", axes=(2,))
+    y = emulated.empty((256,), "float32", axes=(2,))
+    emulated.memory_reset()
+    assert emulated.lib.run_pieces(x.pointer, y.pointer, apart) == 0
+    emulated.free(x.pointer, y.pointer)
+    counted = {(line.memory, line.kind): line for line in emulated.memory_table()}
+    assert len(counted) == 4
+    for (memory, _), line in counted.items():
+        wanted = (4 * apart, 4) if memory == "shared" else (16 * apart, 16)
+        assert (line.bytes, line.count, line.units, line.ideal) == (16, 1, *wanted)
