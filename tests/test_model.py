@@ -66,7 +66,7 @@ def test_bytes_and_wavefronts_are_those_of_the_kernels(race: Device, case: Case)
     assert race.report() == ""
 
     def units(memory: str, *kinds: str) -> int:
-        return sum(line["units"] for line in table if line["memory"] == memory and line["kind"] in kinds)
+        return sum(line.units for line in table if line.memory == memory and line.kind in kinds)
 
     count = counted(case)
     assert count.loads == pytest.approx(32 * units("global", "load"), rel=TOLERANCE)
