@@ -42,9 +42,10 @@ def build_info() -> dict[str, Any]:
     return {**_C.build_info, "torch": torch.__version__, "cuda_loaded": _cuda_loaded}
 
 
-from . import geometry  # noqa: E402
+from . import geometry, nn  # noqa: E402
 from .graph import Graph  # noqa: E402
 from .ops.fft_conv import fft_conv  # noqa: E402  the ops wrap what the libraries registered
+from .ops.fibre_conv import fibre_conv  # noqa: E402
 from .ops.pair_invariants import fibre_invariants, pair_invariants  # noqa: E402
 from .ops.pair_message import pair_message  # noqa: E402
 from .ops.spectral_conv import spectral_conv  # noqa: E402
@@ -54,8 +55,10 @@ __all__ = [
     "__version__",
     "build_info",
     "fft_conv",
+    "fibre_conv",
     "fibre_invariants",
     "geometry",
+    "nn",
     "pair_invariants",
     "pair_message",
     "spectral_conv",
