@@ -4,9 +4,10 @@
 #pragma once
 #include <cstdint>
 
+#include "dtype.h"
+
 namespace equiconv {
 
-enum class DType : std::int8_t { float32, float64, bfloat16, float16 };
 enum class Mode : std::int8_t { causal, bidirectional, circular };
 
 // A strided array indexed (batch, channel, position); strides count elements. Both layouts, a filter

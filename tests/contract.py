@@ -24,6 +24,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils._pytree import tree_map_only
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 DEVICES = ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
@@ -34,6 +35,8 @@ CAPABILITIES = ("baseline", "avx2", "avx512")
 class Sample:
     """Arguments of an op: its tensors by the letters of their axes, the size of each letter, the rest.
 
+    rest: by name, or what makes it from the sizes.
+
     strided: no tensor is contiguous. float32: tensors that stay float32 where the dtype is a half type.
     complex: tensors with complex entries.
     """
@@ -41,13 +44,19 @@ class Sample:
     name: str
     tensors: Mapping[str, str]
     sizes: Mapping[str, int]
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rest: Mapping[str, Any] | Callable[[Mapping[str, int]], Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )
     strided: bool = False
     float32: frozenset[str] = frozenset()
     complex: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return self.name
+
+    @functools.cached_property
+    def options(self) -> Mapping[str, Any]:
+        return self.rest(self.sizes) if callable(self.rest) else self.rest
 
     @property
     def elements(self) -> int:
@@ -346,8 +355,8 @@ class Contract:
         if any(tensor.device.type == "meta" for tensor in tensors.values()):
             return  # a traced program refuses two devices before it asks the op
         with FakeTensorMode() as mode:
-            fakes = {name: mode.from_tensor(tensor) for name, tensor in tensors.items()}
-            assert self.refused(fakes, options) == refusal.sentence
+            faked = tree_map_only(Tensor, mode.from_tensor, (tensors, options))
+            assert self.refused(*faked) == refusal.sentence
 
     def refused(self, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> str:
         with pytest.raises(ValueError, match=r"^\w+: ") as error:

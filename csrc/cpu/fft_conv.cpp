@@ -436,11 +436,6 @@ class Backward {
 };
 
 // ---- the table -----------------------------------------------------------------------------------
-template <class F>
-auto with_arithmetic(DType dtype, F f) {
-  return dtype == DType::float64 ? f(double()) : f(float());
-}
-
 std::int64_t forward_scratch(const FftConv& size, const FftConvForward& a, int threads) {
   return with_arithmetic(a.x.dtype,
                          [&](auto t) { return Forward<decltype(t)>(size, a, threads, nullptr).scratch(); });

@@ -1,11 +1,9 @@
 // The CPU kernels of fft_conv, one set per CPU capability.
 #pragma once
 #include "../fft_conv.h"
+#include "parallel.h"
 
 namespace equiconv::cpu {
-
-// Calls body(context, i) for i in [0, n), in any order, on the threads of the caller's pool.
-using Parallel = void (*)(std::int64_t n, void (*body)(void* context, std::int64_t i), void* context);
 
 struct FftConvKernels {
   // Bytes of scratch (64-byte aligned) for a call on so many threads: O(threads * length).

@@ -6,32 +6,12 @@
 #include "direct.h"
 #include "ring_passes.h"
 #include "simd.h"
+#include "storage.h"
 
 namespace {
 
-using equiconv::DType;
 using equiconv::Input;
 using equiconv::Output;
-
-// Calls f with a null pointer of the storage type.
-template <class F>
-inline void with_storage(DType dtype, F f) {
-  switch (dtype) {
-    case DType::float32: return f(static_cast<float*>(nullptr));
-    case DType::float64: return f(static_cast<double*>(nullptr));
-    case DType::bfloat16: return f(static_cast<bfloat16*>(nullptr));
-    case DType::float16: return f(static_cast<float16*>(nullptr));
-  }
-}
-
-// The same for the types that are computed in T only.
-template <class T, class F>
-inline void with_arithmetic_storage(DType dtype, F f) {
-  with_storage(dtype, [&](auto* storage) {
-    if constexpr (std::is_same_v<typename Arithmetic<std::remove_pointer_t<decltype(storage)>>::type, T>)
-      f(storage);
-  });
-}
 
 // How a group of neighbouring channels lies in memory.
 enum class Lie { rows, tiles, scattered };  // positions contiguous, channels contiguous, neither

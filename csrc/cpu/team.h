@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "fft_conv.h"
+#include "parallel.h"
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif

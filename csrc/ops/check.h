@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "../dtype.h"
+
 namespace equiconv::ops {
 
 using torch::headeronly::ScalarType;
@@ -52,6 +54,15 @@ inline std::string text(torch::headeronly::IntHeaderOnlyArrayRef shape) {
   for (std::size_t i = 0; i < shape.size(); ++i) out << (i ? ", " : "") << shape[i];
   out << (shape.size() == 1 ? ",)" : ")");
   return out.str();
+}
+
+inline DType dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Double: return DType::float64;
+    case ScalarType::BFloat16: return DType::bfloat16;
+    case ScalarType::Half: return DType::float16;
+    default: return DType::float32;
+  }
 }
 
 inline bool is_half(ScalarType dtype) { return dtype == ScalarType::BFloat16 || dtype == ScalarType::Half; }

@@ -105,15 +105,6 @@ FftConv check(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_gate
 
 // ---- tensors as strided arrays -----------------------------------------------------------------------
 
-DType dtype_of(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Double: return DType::float64;
-    case ScalarType::BFloat16: return DType::bfloat16;
-    case ScalarType::Half: return DType::float16;
-    default: return DType::float32;
-  }
-}
-
 constexpr int kNone = -1;  // an axis that the tensor does not have: its stride is 0
 
 template <class Void>

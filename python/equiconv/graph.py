@@ -122,7 +122,7 @@ class Graph:
         """From pairs in groups by receiver.
 
         Args:
-            offsets: (R + 1,), of any integer type. Those of receiver r are pairs offsets[r] … offsets[r + 1] - 1.
+            offsets: (R + 1,), of any integer type. Receiver r has pairs offsets[r] … offsets[r + 1] - 1.
             senders: (E,), of any integer type, in any order within a group.
             num_senders: absent: as many as receivers, R.
         """
@@ -224,8 +224,8 @@ class Graph:
         for i, graph in enumerate(graphs):
             if graph.device != graphs[0].device:
                 raise ValueError(
-                    f"Graph: graphs must be on the device of graphs[0], {graphs[0].device}, but graphs[{i}] is "
-                    f"on {graph.device}"
+                    f"Graph: graphs must be on the device of graphs[0], {graphs[0].device}, but "
+                    f"graphs[{i}] is on {graph.device}"
                 )
         before_senders = _running([graph.num_senders for graph in graphs])
         before_receivers = _running([graph.num_receivers for graph in graphs])

@@ -90,13 +90,19 @@ def check_kind(op: str, name: str, tensor: Tensor, x: Tensor, *, weight: bool = 
     check_device(op, name, tensor, x)
 
 
+def check_floating(op: str, name: str, tensor: Tensor) -> None:
+    require(
+        tensor.dtype in FLOATING,
+        lambda: (
+            f"{op}: {name} must be {one_of([text(dtype) for dtype in FLOATING])}, but is {text(tensor.dtype)}"
+        ),
+    )
+
+
 def check_x(op: str, x: Tensor, layout: str) -> tuple[int, int, int]:
     """Batch, channels and length of x."""
     number_of(op, "layout", layout, LAYOUTS)
-    require(
-        x.dtype in FLOATING,
-        lambda: f"{op}: x must be {one_of([text(dtype) for dtype in FLOATING])}, but is {text(x.dtype)}",
-    )
+    check_floating(op, "x", x)
     shape = "(B, D, L)" if layout == "bdl" else "(B, L, D)"
     require(x.dim() == 3, lambda: f"{op}: x must be {shape}, but has shape {tuple(x.shape)}")
     batch, channels, length = x.shape if layout == "bdl" else (x.shape[0], x.shape[2], x.shape[1])

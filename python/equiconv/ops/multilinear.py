@@ -53,18 +53,22 @@ class MultilinearOp:
     name: the op, in the namespace equiconv; `<name>_backward` is its gradient.
     arguments: the names of a1 … an, x among them.
     groups: the positions of the tensor arguments, those that are linear only together in one group.
-    zero: what stands for zero in the place of argument i, given all of them (None: left out).
-    channel_axes: for the arguments that follow the tensors, each tensor's channel axis, counted from its end.
-        Channels are independent, so vmap folds its dimension into them; y is as the first tensor.
     weights: the positions of arguments that stay float32 under autocast.
+    others: names of tensors that follow, of which nothing is differentiable.
+    zero: what stands for zero in the place of argument i, given all of them (None: left out). Asked for only
+        in groups of more than one.
+    channel_axes: for the arguments that follow the tensors, each tensor's channel axis, counted from its end.
+        Channels are independent, so vmap folds its dimension into them; y is as the first tensor. Where there
+        are no such axes, vmap calls the op once for each entry.
     """
 
     name: str
     arguments: tuple[str, ...]
     groups: tuple[tuple[int, ...], ...]
-    zero: Callable[[int, Tensors], MaybeTensor]
-    channel_axes: Callable[..., tuple[int, ...]]
     weights: tuple[int, ...] = ()
+    others: tuple[str, ...] = ()
+    zero: Callable[[int, Tensors], MaybeTensor] = lambda i, tensors: None
+    channel_axes: Callable[..., tuple[int, ...]] | None = None
 
     @property
     def count(self) -> int:
@@ -79,7 +83,7 @@ class MultilinearOp:
         return getattr(torch.ops.equiconv, f"{self.name}_backward").default
 
     def register(self, fake: Callable[..., Any], fake_backward: Callable[..., Any]) -> None:
-        given = self.arguments
+        given = (*self.arguments, *self.others)
         for op, names, fake_kernel, differentiate, fold in (
             (self.forward, given, fake, self._forward_function(), self._vmap_forward),
             (
@@ -202,6 +206,10 @@ class MultilinearOp:
     # ---- vmap ----------------------------------------------------------------------------------------
 
     def _vmap_forward(self, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        if self.channel_axes is None:
+            return torch.stack(
+                [self.forward(*entry) for entry in _entries(args, in_dims, info.batch_size)]
+            ), 0
         tensors, rest = args[: self.count], args[self.count :]
         axes = self.channel_axes(*rest)
         y = self.forward(*_fold_all(tensors, in_dims, info.batch_size, axes), *rest)
@@ -211,6 +219,10 @@ class MultilinearOp:
         self, info: Any, in_dims: tuple[int | None, ...], *args: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
         n = self.count
+        if self.channel_axes is None:
+            each = [self.backward(*entry) for entry in _entries(args, in_dims, info.batch_size)]
+            stacked = tuple(torch.stack(grads) for grads in zip(*each, strict=True))
+            return stacked, (0,) * n
         tensors, rest, needs = args[: 1 + n], args[1 + n : -n], args[-n:]
         axes = self.channel_axes(*rest)
         grads = self.backward(*_fold_all(tensors, in_dims, info.batch_size, (axes[0], *axes)), *rest, *needs)
@@ -263,6 +275,12 @@ def _sum(terms: Iterable[MaybeTensor]) -> Any:
 
 def _only(grads: tuple[Tensor, ...], needs: Sequence[bool]) -> tuple[MaybeTensor, ...]:
     return tuple(grad if need else None for grad, need in zip(grads, needs, strict=True))
+
+
+def _entries(args: Sequence[Any], dims: Sequence[int | None], size: int) -> Iterator[list[Any]]:
+    """The arguments of each of vmap's `size` calls."""
+    for i in range(size):
+        yield [arg if dim is None else arg.select(dim, i) for arg, dim in zip(args, dims, strict=True)]
 
 
 def _fold_all(tensors: Tensors, dims: Sequence[int | None], size: int, axes: Sequence[int]) -> Tensors:

@@ -1,0 +1,462 @@
+// pair_message on the CPU: the sums of messages, and the gradients of basis and weight.
+//
+// A tile is some consecutive pairs by some channels of one orientation. Their filters, basis times weight,
+// are made in registers, multiplied there with the features that the pairs' other points send, and summed
+// over each group, so that of everything that has a pair and a channel nothing is ever stored. The weight
+// lies in blocks of a tile's columns, which pass through the inner caches again and again; basis and out go
+// by once, features as often as they are sent.
+//
+// Both gradients start from rows p = x[s] * grad_out[r], some dozens at a time: that of basis is p times the
+// transposed weight, that of the weight the basis transposed times p.
+//
+// A sum's order is that of its group, or depends on the sizes alone, whatever the number of threads.
+// Bound by arithmetic, 2 * functions operations a pair, orientation and channel, from 64 functions or so.
+#include "pair_message.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "arena.h"
+#include "storage.h"
+#include "team.h"
+#include "tile.h"
+
+namespace {
+
+using namespace equiconv;
+
+// ---- what the kernels share ----------------------------------------------------------------------
+
+struct Index {
+  const void* data;
+  bool wide;
+  std::int64_t operator[](std::int64_t i) const {
+    return wide ? static_cast<const std::int64_t*>(data)[i] : static_cast<const std::int32_t*>(data)[i];
+  }
+};
+
+struct Groups {
+  std::int64_t count;
+  Index offset, neighbour, row;
+
+  Groups(const PairGroups& pairs, std::int64_t groups)
+      : count(groups),
+        offset{pairs.offsets, pairs.wide},
+        neighbour{pairs.neighbours, pairs.wide},
+        row{pairs.rows, pairs.wide} {}
+
+  // The group of pair i.
+  std::int64_t of(std::int64_t i) const {
+    std::int64_t low = 0, high = count;  // offset[low] <= i < offset[high]
+    while (high - low > 1) {
+      const std::int64_t middle = low + (high - low) / 2;
+      (offset[middle] <= i ? low : high) = middle;
+    }
+    return low;
+  }
+};
+
+template <class S, class Void>
+auto* row_of(const Rows<Void>& a, std::int64_t row, std::int64_t orientation) {
+  using Pointee = std::conditional_t<std::is_const_v<Void>, const S, S>;
+  return static_cast<Pointee*>(a.data) + row * a.row + orientation * a.orientation;
+}
+
+template <class S>
+StridedRow<S> features(const InputRows& a, std::int64_t point, std::int64_t orientation) {
+  return {row_of<S>(a, point, orientation), a.entry};
+}
+
+// Rows of the basis as contiguous rows of T, `padding` more entries of them readable: where they lie, or
+// copied.
+template <class T>
+class BasisRows {
+ public:
+  BasisRows(const InputRows& basis, std::int64_t functions, std::int64_t multiple)
+      : basis_(basis),
+        functions_(functions),
+        pitch_(round_up(functions, std::max<std::int64_t>(multiple, kLanes<T>))) {
+    with_storage(basis.dtype, [&](auto* storage) {
+      in_place_ = std::is_same_v<decltype(storage), T*> && basis.entry == 1 && functions % multiple == 0;
+    });
+  }
+  std::int64_t room(std::int64_t rows) const { return in_place_ ? 0 : rows * pitch_; }
+  // Row i of those for which there is room.
+  const T* get(std::int64_t pair, std::int64_t orientation, std::int64_t i, T* copies) const {
+    if (in_place_) return row_of<T>(basis_, pair, orientation);
+    T* copy = copies + i * pitch_;
+    with_arithmetic_storage<T>(basis_.dtype, [&](auto* storage) {
+      const auto row = features<std::remove_pointer_t<decltype(storage)>>(basis_, pair, orientation);
+      for (std::int64_t k = 0; k < pitch_; k += kLanes<T>)
+        store(copy + k, row.vector(k, std::max<std::int64_t>(functions_ - k, 0)));
+    });
+    return copy;
+  }
+
+ private:
+  InputRows basis_;
+  std::int64_t functions_, pitch_;
+  bool in_place_ = false;
+};
+
+template <class T>
+void pack_weight(const InputRows& weight, std::int64_t functions, std::int64_t channels, bool transposed,
+                 T* out) {
+  with_storage(weight.dtype, [&](auto* storage) {
+    using S = std::remove_pointer_t<decltype(storage)>;
+    if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>) {
+      const auto* w = static_cast<const S*>(weight.data);
+      const auto entry = [&](std::int64_t k, std::int64_t c) {
+        return widen(w[k * weight.row + c * weight.entry]);
+      };
+      if (transposed)
+        pack<T>(channels, functions, [&](std::int64_t c, std::int64_t k) { return entry(k, c); }, out);
+      else pack<T>(functions, channels, entry, out);
+    }
+  });
+}
+
+// ---- the sums of messages ------------------------------------------------------------------------
+template <class T>
+class Aggregate {
+ public:
+  Aggregate(const PairMessage& size, const PairAggregate& a, int threads, cpu::Parallel parallel)
+      : size_(size),
+        a_(a),
+        groups_(a.pairs, a.groups),
+        basis_(a.basis, size.functions, 1),
+        team_{parallel, threads},
+        columns_(round_up(size.channels, kLanes<T>)) {
+    // Groups go to threads in runs with about as many pairs; where there are few groups, orientations as
+    // well.
+    pieces_ = threads == 1 ? 1 : std::min<std::int64_t>(a.groups, 4 * threads);
+    cuts_ = pieces_ < 4 * threads && threads > 1 ? std::min<std::int64_t>(size.orientations, 2 * threads) : 1;
+  }
+
+  std::int64_t scratch() const {
+    Arena arena(nullptr);
+    arena.take<T>(packed_size<T>(size_.functions, size_.channels));
+    for (std::int64_t i = 0; i < pieces_ * cuts_; ++i) Slot(*this, arena);
+    return arena.used();
+  }
+
+  void run(void* scratch) const {
+    const FlushSubnormals flush;
+    Arena arena(scratch);
+    T* weight = arena.take<T>(packed_size<T>(size_.functions, size_.channels));
+    pack_weight<T>(a_.weight, size_.functions, size_.channels, false, weight);
+    std::vector<Slot> slots;
+    for (std::int64_t i = 0; i < pieces_ * cuts_; ++i) slots.emplace_back(*this, arena);
+    with_arithmetic_storage<T>(a_.x.dtype, [&](auto* storage) {
+      using S = std::remove_pointer_t<decltype(storage)>;
+      team_(pieces_ * cuts_, [&](std::int64_t i) {
+        const std::int64_t piece = i / cuts_, cut = i % cuts_;
+        const Work work{first_group(piece), first_group(piece + 1), size_.orientations * cut / cuts_,
+                        size_.orientations * (cut + 1) / cuts_};
+        groups<S>(work, weight, slots[std::size_t(i)]);
+      });
+    });
+  }
+
+ private:
+  // Groups and orientations of one piece of work.
+  struct Work {
+    std::int64_t group, group_end, o, o_end;
+  };
+  struct Slot {
+    T *open, *copies;  // the sums of a group that goes on in the next tile; a tile's basis rows
+    Slot(const Aggregate& f, Arena& arena) {
+      open = arena.take<T>((f.size_.orientations + f.cuts_ - 1) / f.cuts_ * f.columns_);
+      copies = arena.take<T>(f.basis_.room(kTileRows));
+    }
+  };
+  // Consecutive pairs: bit m of `ends` tells that pair m is its group's last.
+  struct Tile {
+    int count = 0;
+    unsigned ends = 0;
+    bool open = false;  // the first group began in an earlier tile
+    std::int64_t neighbour[kTileRows], row[kTileRows], group[kTileRows];
+  };
+
+  // The first group of a piece: pairs and groups before it are about so many of all.
+  std::int64_t first_group(std::int64_t piece) const {
+    const std::int64_t goal = (size_.pairs + groups_.count) / pieces_ * piece;
+    if (piece == pieces_) return groups_.count;
+    std::int64_t low = 0, high = groups_.count;
+    while (low < high) {
+      const std::int64_t middle = low + (high - low) / 2;
+      if (groups_.offset[middle] + middle < goal) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  template <class S>
+  void groups(const Work& work, const T* weight, Slot& slot) const {
+    Tile tile;
+    for (std::int64_t g = work.group; g < work.group_end; ++g) {
+      const std::int64_t begin = groups_.offset[g], end = groups_.offset[g + 1];
+      for (std::int64_t i = begin; i < end; ++i) {
+        const int m = tile.count++;
+        tile.neighbour[m] = groups_.neighbour[i], tile.row[m] = groups_.row[i], tile.group[m] = g;
+        if (i + 1 == end) tile.ends |= 1u << m;
+        if (tile.count == kTileRows) {
+          messages<S>(tile, work, weight, slot);
+          const bool open = i + 1 < end;
+          tile = Tile{};
+          tile.open = open;
+        }
+      }
+      if (begin == end)
+        for (std::int64_t o = work.o; o < work.o_end; ++o)
+          std::fill_n(row_of<S>(a_.out, g, o), size_.channels, S{});
+    }
+    if (tile.count) {
+      for (int m = tile.count; m < kTileRows; ++m)  // computed, and left
+        tile.neighbour[m] = tile.neighbour[0], tile.row[m] = tile.row[0];
+      messages<S>(tile, work, weight, slot);
+    }
+  }
+
+  template <class S>
+  void messages(const Tile& tile, const Work& work, const T* weight, Slot& slot) const {
+    const std::int64_t together = size_.shared ? work.o_end - work.o : 1;  // orientations of one filter
+    for (std::int64_t o = work.o; o < work.o_end; o += together) {
+      RowsOfLeft<T, kTileRows> basis;
+      for (int m = 0; m < kTileRows; ++m) basis.row[m] = basis_.get(tile.row[m], o, m, slot.copies);
+      for_columns<T>(size_.channels, [&](auto vectors, std::int64_t c) {
+        constexpr int V = vectors();
+        Vec<T> filter[kTileRows][V];
+        multiply<T>(size_.functions, basis, weight + c * size_.functions, V * kLanes<T>, filter);
+        for (std::int64_t p = o; p < o + together; ++p)
+          sums<S, V>(tile, p, c, filter, slot.open + (p - work.o) * columns_ + c);
+      });
+    }
+  }
+
+  // Adds filter * feature over the tile's groups; each that ends is stored, the last may stay open.
+  template <class S, int V>
+  EQUICONV_INLINE void sums(const Tile& tile, std::int64_t o, std::int64_t c,
+                            const Vec<T> (&filter)[kTileRows][V], T* open) const {
+    constexpr std::int64_t W = kLanes<T>;
+    const std::int64_t left = size_.channels - c;
+    Vec<T> sum[V];
+    for (int v = 0; v < V; ++v) sum[v] = tile.open ? load(open + v * W) : Vec<T>{};
+#pragma GCC unroll 16
+    for (int m = 0; m < kTileRows; ++m) {
+      if (m < tile.count) {
+        const auto x = features<S>(a_.x, tile.neighbour[m], o);
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) sum[v] += filter[m][v] * x.vector(c + v * W, left - v * W);
+        if (tile.ends >> m & 1) {
+          S* out = row_of<S>(a_.out, tile.group[m], o) + c;
+#pragma GCC unroll 2
+          for (int v = 0; v < V; ++v) put<S, T>(out + v * W, sum[v], left - v * W), sum[v] = Vec<T>{};
+        }
+      }
+    }
+    for (int v = 0; v < V; ++v) store(open + v * W, sum[v]);
+  }
+
+  PairMessage size_;
+  PairAggregate a_;
+  Groups groups_;
+  BasisRows<T> basis_;
+  Team team_;
+  std::int64_t columns_, pieces_, cuts_;
+};
+
+// ---- the gradients of basis and weight -----------------------------------------------------------
+template <class T>
+class Gradients {
+ public:
+  Gradients(const PairMessage& size, const PairGradients& a, int threads, cpu::Parallel parallel)
+      : size_(size),
+        a_(a),
+        groups_(a.pairs, size.receivers),
+        basis_(a.basis, size.functions, kShortTile),
+        team_{parallel, threads},
+        rows_(size.pairs * size.filters()),
+        columns_(round_up(size.channels, kLanes<T>)),
+        functions_(round_up(size.functions, kShortTile)) {
+    runs_ = std::clamp<std::int64_t>(rows_ / kRunRows, 1, kRuns);
+  }
+
+  std::int64_t scratch() const {
+    Arena arena(nullptr);
+    Shared(*this, arena);
+    for (std::int64_t i = 0; i < runs_; ++i) Slot(*this, arena);
+    return arena.used();
+  }
+
+  void run(void* scratch) const {
+    const FlushSubnormals flush;
+    Arena arena(scratch);
+    const Shared shared(*this, arena);
+    if (a_.grad_basis) pack_weight<T>(a_.weight, size_.functions, size_.channels, true, shared.weight);
+    std::vector<Slot> slots;
+    for (std::int64_t i = 0; i < runs_; ++i) slots.emplace_back(*this, arena);
+    with_arithmetic_storage<T>(a_.x.dtype, [&](auto* storage) {
+      using S = std::remove_pointer_t<decltype(storage)>;
+      team_(runs_, [&](std::int64_t i) {
+        Slot& slot = slots[std::size_t(i)];
+        if (a_.grad_weight) std::fill_n(slot.grad_weight, functions_ * columns_, T(0));
+        const std::int64_t end = rows_ * (i + 1) / runs_;
+        std::int64_t row = rows_ * i / runs_;
+        std::int64_t group = row < end ? groups_.of(row / size_.filters()) : 0;
+        for (; row < end; row += kBlock) block<S>(row, std::min(row + kBlock, end), group, slot, shared);
+      });
+    });
+    if (a_.grad_weight) finish(slots);
+  }
+
+ private:
+  // The gradient of the weight is summed in runs of rows that depend on the sizes alone.
+  static constexpr std::int64_t kRuns = 32, kRunRows = 256;
+  static constexpr std::int64_t kBlock = kTileRows * 4;  // rows at a time
+
+  struct Shared {
+    T* weight;
+    Shared(const Gradients& b, Arena& arena) {
+      weight = arena.take<T>(b.a_.grad_basis ? packed_size<T>(b.size_.channels, b.size_.functions) : 0);
+    }
+  };
+  struct Slot {
+    T *grad_weight, *products, *copies;
+    Slot(const Gradients& b, Arena& arena) {
+      grad_weight = arena.take<T>(b.a_.grad_weight ? b.functions_ * b.columns_ : 0);
+      products = arena.take<T>(kBlock * b.columns_);
+      copies = arena.take<T>(b.a_.grad_weight ? b.basis_.room(kBlock) : 0);
+    }
+  };
+
+  // Rows [begin, end), which are pairs and their filters; `group` is that of the first, and then of the next.
+  template <class S>
+  void block(std::int64_t begin, std::int64_t end, std::int64_t& group, Slot& slot,
+             const Shared& shared) const {
+    constexpr std::int64_t W = kLanes<T>;
+    const std::int64_t filters = size_.filters(),
+                       together = size_.orientations / std::max<std::int64_t>(filters, 1);
+    const T* products[kBlock];
+    const T* basis[kBlock];
+    std::int64_t pairs[kBlock], orientations[kBlock];
+    const int count = int(end - begin);
+    for (int i = 0; i < count; ++i) {
+      const std::int64_t pair = (begin + i) / filters, o = (begin + i) % filters;
+      while (groups_.offset[group + 1] <= pair) ++group;
+      pairs[i] = groups_.row[pair], orientations[i] = o;
+      T* product = slot.products + i * columns_;
+      products[i] = product;
+      const std::int64_t sender = groups_.neighbour[pair];
+      for (std::int64_t c = 0; c < size_.channels; c += W) {
+        const std::int64_t left = size_.channels - c;
+        Vec<T> sum{};
+        for (std::int64_t p = o; p < o + together; ++p)
+          sum += features<S>(a_.x, sender, p).vector(c, left) *
+                 features<S>(a_.grad_out, group, p).vector(c, left);
+        store(product + c, sum);
+      }
+      if (a_.grad_weight) basis[i] = basis_.get(pairs[i], o, i, slot.copies);
+    }
+    if (a_.grad_basis) basis_gradients(count, products, pairs, orientations, shared);
+    if (a_.grad_weight) {
+      std::int64_t k = 0;
+      for (; k + kTileRows <= functions_; k += kTileRows) weight_gradients<kTileRows>(count, k, basis, slot);
+      for (; k < functions_; k += kShortTile) weight_gradients<kShortTile>(count, k, basis, slot);
+    }
+  }
+
+  void basis_gradients(int count, const T* const* products, const std::int64_t* pairs,
+                       const std::int64_t* orientations, const Shared& shared) const {
+    constexpr std::int64_t W = kLanes<T>;
+    with_arithmetic_storage<T>(a_.grad_basis.dtype, [&](auto* storage) {
+      using S = std::remove_pointer_t<decltype(storage)>;
+      for (int first = 0; first < count; first += kTileRows) {
+        RowsOfLeft<T, kTileRows> left;
+        for (int m = 0; m < kTileRows; ++m) left.row[m] = products[std::min(first + m, count - 1)];
+        for_columns<T>(size_.functions, [&](auto vectors, std::int64_t k) {
+          constexpr int V = vectors();
+          Vec<T> sum[kTileRows][V];
+          multiply<T>(size_.channels, left, shared.weight + k * size_.channels, V * W, sum);
+#pragma GCC unroll 16
+          for (int m = 0; m < kTileRows; ++m)
+            if (first + m < count) {
+              S* out = row_of<S>(a_.grad_basis, pairs[first + m], orientations[first + m]) + k;
+#pragma GCC unroll 2
+              for (int v = 0; v < V; ++v) put<S, T>(out + v * W, sum[m][v], size_.functions - k - v * W);
+            }
+        });
+      }
+    });
+  }
+
+  // Adds rows k … k + M - 1 of the basis transposed times the products.
+  template <int M>
+  void weight_gradients(int count, std::int64_t k, const T* const* basis, Slot& slot) const {
+    for_columns<T>(size_.channels, [&](auto vectors, std::int64_t c) {
+      constexpr int V = vectors();
+      Vec<T> sum[M][V];
+      multiply<T>(count, ColumnsOfLeft<T>{basis, k}, slot.products + c, columns_, sum);
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m)
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) {
+          T* total = slot.grad_weight + (k + m) * columns_ + c + v * kLanes<T>;
+          store(total, load(total) + sum[m][v]);
+        }
+    });
+  }
+
+  // The sum over the runs, pairwise.
+  void finish(const std::vector<Slot>& slots) const {
+    for (std::int64_t step = 1; step < runs_; step *= 2)
+      team_(runs_, [&](std::int64_t i) {
+        if (i % (2 * step) || i + step >= runs_) return;
+        T* total = slots[std::size_t(i)].grad_weight;
+        const T* more = slots[std::size_t(i + step)].grad_weight;
+        for (std::int64_t n = 0; n < functions_ * columns_; ++n) total[n] += more[n];
+      });
+    with_storage(a_.grad_weight.dtype, [&](auto* storage) {
+      using S = std::remove_pointer_t<decltype(storage)>;
+      if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>)
+        for (std::int64_t k = 0; k < size_.functions; ++k)
+          for (std::int64_t c = 0; c < size_.channels; ++c)
+            narrow(row_of<S>(a_.grad_weight, k, 0) + c * a_.grad_weight.entry,
+                   slots[0].grad_weight[k * columns_ + c]);
+    });
+  }
+
+  PairMessage size_;
+  PairGradients a_;
+  Groups groups_;
+  BasisRows<T> basis_;
+  Team team_;
+  std::int64_t rows_, columns_, functions_, runs_;
+};
+
+// ---- the table -----------------------------------------------------------------------------------
+std::int64_t aggregate_scratch(const PairMessage& size, const PairAggregate& a, int threads) {
+  return with_arithmetic(a.x.dtype,
+                         [&](auto t) { return Aggregate<decltype(t)>(size, a, threads, nullptr).scratch(); });
+}
+std::int64_t gradients_scratch(const PairMessage& size, const PairGradients& a, int threads) {
+  return with_arithmetic(a.x.dtype,
+                         [&](auto t) { return Gradients<decltype(t)>(size, a, threads, nullptr).scratch(); });
+}
+void aggregate(const PairMessage& size, const PairAggregate& a, void* scratch, int threads,
+               cpu::Parallel parallel) {
+  with_arithmetic(a.x.dtype,
+                  [&](auto t) { Aggregate<decltype(t)>(size, a, threads, parallel).run(scratch); });
+}
+void gradients(const PairMessage& size, const PairGradients& a, void* scratch, int threads,
+               cpu::Parallel parallel) {
+  with_arithmetic(a.x.dtype,
+                  [&](auto t) { Gradients<decltype(t)>(size, a, threads, parallel).run(scratch); });
+}
+
+}  // namespace
+
+namespace equiconv::cpu::EQUICONV_CAPABILITY {
+extern const PairMessageKernels pair_message;
+const PairMessageKernels pair_message = {aggregate_scratch, gradients_scratch, aggregate, gradients};
+}  // namespace equiconv::cpu::EQUICONV_CAPABILITY

@@ -1,0 +1,109 @@
+// Products of small matrices in registers: a tile of M rows by V vectors of columns.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "simd.h"
+
+namespace {
+
+// A tile that fills the registers: 24 of 32 vectors are sums, or 12 of 16.
+constexpr int kTileVectors = 2;
+#if defined(__AVX512F__)
+constexpr int kTileRows = 12;
+#else
+constexpr int kTileRows = 6;
+#endif
+constexpr int kShortTile = 4;  // for rows that are left over
+
+template <class T>
+constexpr std::int64_t kTileColumns = kTileVectors * kLanes<T>;
+
+constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
+
+// sum[m][v] = sum over k < depth of left(m, k) * right[k * pitch + v-th vector]
+template <class T, int M, int V, class Left>
+EQUICONV_INLINE void multiply(std::int64_t depth, const Left& left, const T* right, std::int64_t pitch,
+                              Vec<T> (&sum)[M][V]) {
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) sum[m][v] = Vec<T>{};
+  for (std::int64_t k = 0; k < depth; ++k, right += pitch) {
+    Vec<T> b[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) b[v] = load(right + v * kLanes<T>);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const Vec<T> a = splat(left(m, k));
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) sum[m][v] += a * b[v];
+    }
+  }
+}
+
+// left(m, k) of rows that lie anywhere, contiguous in k ...
+template <class T, int M>
+struct RowsOfLeft {
+  const T* row[M];
+  EQUICONV_INLINE T operator()(int m, std::int64_t k) const { return row[m][k]; }
+};
+// ... or of columns that do, contiguous in m.
+template <class T>
+struct ColumnsOfLeft {
+  const T* const* column;
+  std::int64_t first;
+  EQUICONV_INLINE T operator()(int m, std::int64_t k) const { return column[k][first + m]; }
+};
+
+// Calls f(V, column) for the blocks of V vectors that cover `columns`: full tiles, then one vector if that
+// is enough for the rest. V is a constant.
+template <class T, class F>
+EQUICONV_INLINE void for_columns(std::int64_t columns, F f) {
+  constexpr std::int64_t W = kLanes<T>;
+  std::int64_t c = 0;
+  for (; columns - c > W; c += kTileColumns<T>) f(std::integral_constant<int, kTileVectors>{}, c);
+  if (c < columns) f(std::integral_constant<int, 1>{}, c);
+}
+
+// A right-hand matrix (depth, columns) in blocks as for_columns visits them, so that each block's rows follow
+// one another; zeros beyond its columns. The block of column c begins at c * depth.
+template <class T, class Entry>
+void pack(std::int64_t depth, std::int64_t columns, const Entry& entry, T* out) {
+  for_columns<T>(columns, [&](auto vectors, std::int64_t c) {
+    constexpr std::int64_t width = vectors() * kLanes<T>;
+    for (std::int64_t k = 0; k < depth; ++k)
+      for (std::int64_t i = 0; i < width; ++i) *out++ = c + i < columns ? entry(k, c + i) : T(0);
+  });
+}
+template <class T>
+std::int64_t packed_size(std::int64_t depth, std::int64_t columns) {
+  return depth * round_up(columns, kLanes<T>);
+}
+
+// A row of a strided array, as vectors: `count` elements from `at` on, zeros after them.
+template <class S>
+struct StridedRow {
+  using T = typename Arithmetic<S>::type;
+  const S* first;
+  std::int64_t stride;
+  EQUICONV_INLINE Vec<T> vector(std::int64_t at, std::int64_t count) const {
+    if (stride == 1 && count >= kLanes<T>) return load(first + at);
+    return some(at, std::min<std::int64_t>(count, kLanes<T>));
+  }
+
+ private:
+  __attribute__((noinline)) Vec<T> some(std::int64_t at, std::int64_t count) const {
+    if (stride == 1) return load_some<T>(first + at, int(count));
+    T all[kLanes<T>] = {};
+    for (int i = 0; i < count; ++i) all[i] = widen(first[(at + i) * stride]);
+    return load(all);
+  }
+};
+template <class S, class T>
+EQUICONV_INLINE void put(S* to, Vec<T> v, std::int64_t count) {
+  if (count >= kLanes<T>) store(to, v);
+  else store_some<T>(to, v, int(count));
+}
+
+}  // namespace
