@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..graph import Graph
+from ..reference import pair_message as reference
 from .check import check_device, check_floating, check_kind, require
 from .multilinear import MultilinearOp
 
@@ -46,6 +47,8 @@ def pair_message(x: Tensor, basis: Tensor, weight: Tensor, graph: Graph) -> Tens
     Weight-Sharing in Position-Orientation Space" (2024, arXiv:2310.02970), over positions; with (E, K) a
     continuous-filter convolution (Schütt et al., SchNet, 2017, arXiv:1706.08566).
     """
+    if weight.dim() == 3:  # to be replaced by moments
+        return reference.pair_message(x, basis, weight, graph)
     out: Tensor = torch.ops.equiconv.pair_message(x, basis, weight, *graph.by_receiver, *graph.by_sender)
     return out
 
