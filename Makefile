@@ -1,4 +1,4 @@
-# make demo, make test: from a fresh clone with python3 and a C++ compiler, everything else goes into .venv.
+# make demo, make test, make mutants: from a fresh clone with python3 and a C++ compiler, everything else goes into .venv.
 # Variables: CUDA=AUTO|ON|OFF, ARCHS="80-real;...", WERROR=ON|OFF, PYTEST_ARGS="tests/test_build.py -k torch".
 CUDA ?= AUTO
 ARCHS ?= 80-real;90a-real;90-virtual
@@ -15,7 +15,7 @@ sources := CMakeLists.txt pyproject.toml $(shell find csrc python bench build_su
              -not -path '*/__pycache__/*' -not -path 'bench/results/*')
 cpp_sources = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 
-.PHONY: demo test bench build lint format clean
+.PHONY: demo test mutants bench build lint format clean
 .DELETE_ON_ERROR:
 
 demo: build
@@ -23,6 +23,9 @@ demo: build
 
 test: build
 	$(python) -m pytest $(PYTEST_ARGS)
+
+mutants: build
+	cd tests && ../$(python) -m cuda_on_cpu.mutants
 
 bench: build
 	$(python) -m equiconv bench

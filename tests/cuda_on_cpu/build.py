@@ -1,14 +1,18 @@
-"""Compiles csrc/cuda/*.cu for the CPU: three builds, each a library to load with device.Device.
+"""Compiles csrc/cuda/*.cu for the CPU: each build a library to load with device.Device.
 
-    fast    -O2
-    asan    AddressSanitizer and UndefinedBehaviorSanitizer
-    race    every load and store reported to src/analysis.cpp: races, unwritten memory, bank conflicts
+    fast      -O2
+    asan      AddressSanitizer and UndefinedBehaviorSanitizer
+    race      every load and store reported to src/analysis.cpp: races, unwritten memory, bank conflicts
+    plain     -O0: quick to compile
+    coverage  counts how often each line of a kernel runs
 
-A library is built once for the content of its sources, into build/cuda_on_cpu (not part of the source).
+A library is built once for the content of its sources, into build/cuda_on_cpu (not part of the source), and
+so is every object in it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -16,22 +20,29 @@ import os
 import shutil
 import subprocess
 import sysconfig
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 KERNELS = ROOT / "csrc" / "cuda"
+OUT = ROOT / "build" / "cuda_on_cpu"
 
 FLAGS = {
     "fast": ["-O2"],
     "asan": ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
     "race": ["-O1", "-fsanitize=thread", "-fno-tree-sra", "-fno-ipa-sra"],
+    "plain": ["-O0"],
+    "coverage": ["-O0", "--coverage"],
 }
 # The emulator itself is compiled like the kernels, except that its accesses are no kernel's accesses.
-EMULATOR_FLAGS = FLAGS | {"race": ["-O2"]}
+EMULATOR_FLAGS = FLAGS | {"race": ["-O2"], "plain": ["-O2"], "coverage": ["-O2"]}
 EMULATOR = {
     "fast": ["cuda_on_cpu.cpp", "instructions.cpp"],
+    "plain": ["cuda_on_cpu.cpp", "instructions.cpp"],
+    "coverage": ["cuda_on_cpu.cpp", "instructions.cpp"],
     "asan": ["cuda_on_cpu.cpp", "instructions.cpp"],
     "race": ["cuda_on_cpu.cpp", "instructions.cpp", "analysis.cpp"],
 }
@@ -73,52 +84,56 @@ def asan_environment() -> dict[str, str]:
     return os.environ | {"LD_PRELOAD": " ".join(found), "ASAN_OPTIONS": "detect_leaks=0"}
 
 
-def library(build: str, sources: tuple[Path, ...] | None = None) -> Path:
-    """The library with the kernels in `sources`, all of csrc/cuda unless given."""
+def library(build: str, sources: tuple[Path, ...] | None = None, kernels: Path = KERNELS) -> Path:
+    """The library with the kernels in `sources`, all in the folder `kernels` unless given."""
     name = sources[0].stem if sources else "kernels"
-    sources = sources or (*sorted(KERNELS.glob("*.cu")), HERE / "launchers.cpp")
-    folders = [HERE / "src", HERE / "include", KERNELS, KERNELS.parent]
-    read = sorted(p for f in folders for p in f.rglob("*") if p.is_file()) + list(sources) + [Path(__file__)]
-    content = hashlib.sha256(build.encode() + str(cuda_include()).encode())
-    for path in read:
-        content.update(path.name.encode() + path.read_bytes())
-    target = ROOT / "build" / "cuda_on_cpu" / f"{name}-{build}-{content.hexdigest()[:16]}.so"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes that want the same library wait for the first
+    sources = sources or (*sorted(kernels.glob("*.cu")), HERE / "launchers.cpp")
+    parts = [(s, FLAGS[build], (kernels, kernels.parent)) for s in sources]
+    parts += [(HERE / "src" / s, EMULATOR_FLAGS[build], ()) for s in EMULATOR[build]]
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(lambda part: _object(*part), parts))
+
+    target = OUT / f"{name}-{build}-{content(build, *objects)}.so"
+    with _locked(target):
         if not target.exists():
-            _compile(build, sources, target)
+            # The analysis stands in for ThreadSanitizer's runtime, so the race build links without it.
+            link = FLAGS[build] if build != "race" else []
+            made = target.with_suffix(".new")
+            _run([compiler(), "-shared", "-Wl,-Bsymbolic", *link, "-o", str(made), *map(str, objects)])
+            made.replace(target)
     return target
 
 
-def _compile(build: str, sources: tuple[Path, ...], target: Path) -> None:
-    scratch = target.with_suffix(".objects")
-    scratch.mkdir(exist_ok=True)
-    command = [compiler(), "-std=c++20", "-g", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-    command += [
-        "-fno-omit-frame-pointer",
-        f"-I{HERE / 'include'}",
-        f"-I{KERNELS}",
-        "-isystem",
-        str(cuda_include()),
-    ]
-    parts = [(s, FLAGS[build]) for s in sources]
-    parts += [(HERE / "src" / s, EMULATOR_FLAGS[build]) for s in EMULATOR[build]]
+def _object(source: Path, flags: list[str], folders: tuple[Path, ...]) -> Path:
+    command = [compiler(), "-std=c++20", "-g1", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+    command += ["-fno-omit-frame-pointer", *flags, f"-I{HERE / 'include'}", f"-I{KERNELS}"]
+    command += ["-isystem", str(cuda_include()), "-x", "c++", "-c"]
+    headers = [p for p in (HERE / "include").rglob("*") if p.is_file()] + list((HERE / "src").glob("*.h"))
+    headers += [p for f in folders for p in f.iterdir() if p.is_file()]
+    made = OUT / f"{source.stem}-{content(*command, source, *sorted(headers))}.o"
+    with _locked(made):
+        if not made.exists():
+            with tempfile.TemporaryDirectory(dir=OUT) as scratch:
+                _run([*command, str(source), "-o", f"{scratch}/{made.name}"])
+                for file in sorted(Path(scratch).iterdir()):  # what coverage needs, then the object
+                    file.replace(OUT / file.name)
+    return made
 
-    def compile_one(part: tuple[Path, list[str]]) -> Path:
-        source, flags = part
-        out = scratch / (source.stem + ".o")
-        _run([*command, *flags, "-x", "c++", "-c", str(source), "-o", str(out)])
-        return out
 
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, parts))
-    # The analysis stands in for ThreadSanitizer's runtime, so the race build links without it.
-    link = EMULATOR_FLAGS[build] if build == "asan" else []
-    made = scratch / "library.so"
-    _run([*command[:1], "-shared", "-Wl,-Bsymbolic", *link, "-o", str(made), *map(str, objects)])
-    made.replace(target)
-    shutil.rmtree(scratch)
+def content(*of: str | Path) -> str:
+    digest = hashlib.sha256()
+    for part in of:
+        digest.update(part.encode() if isinstance(part, str) else part.name.encode() + part.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Test processes that want the same file wait for the first."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _run(command: list[str]) -> None:

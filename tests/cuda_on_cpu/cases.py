@@ -10,6 +10,8 @@ import numpy as np
 
 from .device import MODES, Backward, Device, FftConv, Forward, Tensor, from_bfloat16, to_bfloat16
 
+# The error's norm against the result's. Half types: the rounding of the result, uniform in its last bit.
+TOLERANCE = {"float32": 1e-6, "float64": 1e-14, "bfloat16": 3e-3, "float16": 4e-4}
 GRADIENTS = ("grad_x", "grad_filter", "grad_pre_gate", "grad_post_gate", "grad_skip")
 
 
@@ -94,6 +96,26 @@ class Case:
         results = {name: device.get(tensor) for name, tensor in (y | grads).items()}
         device.free(*(tensor.pointer for tensor in (given | y | grads).values()))
         return results
+
+    def wrong(self, results: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> list[str]:
+        """The results that are further from what is expected than rounding explains."""
+
+        def is_right(name: str) -> bool:
+            narrow = self.stored if self.stored == self.dtype_of(name) else "float32"
+            error = np.linalg.norm(results[name] - expected[name]) / np.linalg.norm(expected[name])
+            return bool(error < TOLERANCE[narrow])
+
+        return [name for name in results if not is_right(name)]
+
+
+# A few of every kind: small enough for the slower builds, and between them all code paths but length.
+SMALL = [
+    Case(1), Case(31, mode="bidirectional", channels=5),
+    Case(100, layout="bld", shared=False, mode="circular"),
+    Case(257, stored="bfloat16", stored_filter="float32"), Case(40, stored="float64", mode="bidirectional"),
+    Case(600, batch=9, channels=1, mode="circular"),
+]  # fmt: skip
+THREE_LAUNCHES = Case(16400, batch=1, channels=1, mode="circular")
 
 
 def rounded(a: np.ndarray, dtype: str) -> np.ndarray:

@@ -126,10 +126,13 @@ class Device:
         return {int(at, 16): name.replace("(anonymous namespace)::", "") for at, kind, name in lines}
 
     def launched(self) -> set[str]:
-        """The names of the kernels that have run."""
+        """The names of the kernels that have run, each with its template arguments."""
         self.lib.cuda_on_cpu_launched.restype = c.c_char_p
         offsets = self.lib.cuda_on_cpu_launched().decode().split()
-        return {re.search(r"(\w+)(?:<.*>)?\(", self._functions[int(at, 16)])[1] for at in offsets}
+        return {self._kernel(offset) for offset in offsets}
+
+    def _kernel(self, offset: str) -> str:
+        return re.sub(r"\w+::", "", re.search(r"(\w+(?:<.*>)?)\(", self._functions[int(offset, 16)])[1])
 
     def memory_table(self) -> list[Accesses]:
         """What every kernel's loads and stores took, since the last reset."""
@@ -137,8 +140,7 @@ class Device:
         rows = []
         for line in self.lib.cuda_on_cpu_memory_table().decode().splitlines():
             kernel, at, memory, kind, *counts = line.split()
-            name = re.search(r"(\w+(?:<.*>)?)\(", self._functions[int(kernel, 16)])[1]
-            rows.append(Accesses(re.sub(r"\w+::", "", name), at, memory, kind, *map(int, counts)))
+            rows.append(Accesses(self._kernel(kernel), at, memory, kind, *map(int, counts)))
         return rows
 
     def memory_reset(self) -> None:
