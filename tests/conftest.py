@@ -26,7 +26,13 @@ import contract  # noqa: E402  with asserts that explain themselves, and the set
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """What the arguments of a contract's tests stand for."""
     op: contract.Op | None = getattr(metafunc.cls, "op", None)
-    meaning: dict[str, Sequence[object]] = {"device": contract.DEVICES, "dtype": contract.DTYPES}
+    of_module: contract.Op | None = getattr(getattr(metafunc.module, "TestContract", None), "op", None)
+    devices = [
+        pytest.param(device, marks=[pytest.mark.cuda] if device == "cuda" else [])
+        for device in contract.DEVICES
+        if of_module is None or device in of_module.devices
+    ]
+    meaning: dict[str, Sequence[object]] = {"device": devices, "dtype": contract.DTYPES}
     if op is not None:
         meaning |= {"sample": op.samples, "small": op.small, "tiny": op.tiny}
         meaning |= {"refusal": op.refusals, "capability": op.capabilities}

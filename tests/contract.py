@@ -86,7 +86,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """A change to the first sample that makes it wrong, and the sentence that says so."""
+    """A change to the first sample that makes it wrong, and the sentence that says so, {device} being x's."""
 
     sentence: str
     tensors: Mapping[str, Callable[[Tensor], Tensor]] = dataclasses.field(default_factory=dict)
@@ -109,6 +109,7 @@ class Op:
         entries real and imaginary parts are squared apart.
     threads: for these numbers of threads the bits are the same.
     capabilities: the processors it has kernels of its own for.
+    devices: the kinds of device it runs on.
     """
 
     function: Callable[..., Tensor]
@@ -124,6 +125,7 @@ class Op:
     dispatched: Callable[..., Iterable[tuple[Any, tuple[Any, ...]]]] = lambda tensors, options: ()
     threads: tuple[int, ...] = (1, 1, 2, 3)
     capabilities: tuple[str, ...] = CAPABILITIES
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
     @property
     def small(self) -> list[Sample]:
@@ -152,10 +154,10 @@ class Contract:
         check_against_reference(self.op, sample, sample.make(dtype, device))
 
     @hypothesis.given(data=st.data())
-    def test_values_of_random_samples(self, data: st.DataObject) -> None:
+    def test_values_of_random_samples(self, device: str, data: st.DataObject) -> None:
         sample = data.draw(self.op.random)
         dtype = data.draw(st.sampled_from(DTYPES))
-        check_against_reference(self.op, sample, sample.make(dtype, "cpu"))
+        check_against_reference(self.op, sample, sample.make(dtype, device))
 
     def test_each_cpu_capability(self, capability: str) -> None:
         """Values again, with the kernels of every processor that this one can stand in for."""
@@ -166,7 +168,20 @@ class Contract:
             pytest.skip(f"this processor runs {used}, not {capability}")
         file = sys.modules[type(self).__module__].__file__
         assert file is not None
-        tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", file, "-k", "test_values"]
+        tests = [
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            file,
+            "-k",
+            "test_values",
+            "-m",
+            "not cuda",
+        ]
         run = _python(*tests, environment=environment)
         assert run.returncode == 0, run.stdout
 
@@ -351,12 +366,13 @@ class Contract:
         for name, change in refusal.tensors.items():
             tensors[name] = change(tensors[name] if name in tensors else tensors["x"])
         options = {**sample.options, **refusal.options}
-        assert self.refused(tensors, options) == refusal.sentence
+        sentence = refusal.sentence.replace("{device}", str(tensors["x"].device))
+        assert self.refused(tensors, options) == sentence
         if any(tensor.device.type == "meta" for tensor in tensors.values()):
             return  # a traced program refuses two devices before it asks the op
         with FakeTensorMode() as mode:
             faked = tree_map_only(Tensor, mode.from_tensor, (tensors, options))
-            assert self.refused(*faked) == refusal.sentence
+            assert self.refused(*faked) == sentence
 
     def refused(self, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> str:
         with pytest.raises(ValueError, match=r"^\w+: ") as error:

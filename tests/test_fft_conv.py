@@ -132,7 +132,8 @@ REFUSALS = (
         options={"mode": "circular"},
     ),
     Refusal(
-        "fft_conv: filter must be on the device of x, cpu, but is on meta", {"filter": lambda k: k.to("meta")}
+        "fft_conv: filter must be on the device of x, {device}, but is on meta",
+        {"filter": lambda k: k.to("meta")},
     ),
     Refusal(
         "fft_conv: pre_gate must have the shape of x, (2, 2, 6), but has (2, 2, 5)",
@@ -311,15 +312,15 @@ def test_reads_negative_views(device: str) -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_strides_beyond_32_bits(axis: int) -> None:
-    """Room for 2**31 elements and more, of which only those that are used are ever touched."""
+def test_strides_beyond_32_bits(axis: int, device: str) -> None:
+    """Room for 2**31 elements and more, 5 GB, of which a CPU only touches those that are used."""
     step = [500, 100, 1]
     step[axis] = 2**31 // 8 if axis == 2 else 2**31 + 64
     shape = (2, 2, 9) if axis == 2 else (2, 2, 100)
     span = 1 + sum((size - 1) * stride for size, stride in zip(shape, step, strict=True))
-    x = torch.empty(span, dtype=torch.bfloat16).as_strided(shape, step)
+    x = torch.empty(span, dtype=torch.bfloat16, device=device).as_strided(shape, step)
     x.copy_(torch.randn(shape))
-    k = torch.randn(2, shape[-1], dtype=torch.bfloat16)
+    k = torch.randn(2, shape[-1], dtype=torch.bfloat16, device=device)
     contract.assert_same_bits([fft_conv(x, k)], [fft_conv(x.contiguous(), k)])
 
 
@@ -346,6 +347,23 @@ def test_refuses_too_many_rows() -> None:
         ValueError, match=r"^fft_conv: x must have at most 2147483648 rows, .* 65537 x 32768$"
     ):
         fft_conv(x.expand(65537, 32768, -1), filter.expand(32768, -1))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif("cuda" not in contract.DEVICES, reason="no CUDA device")
+def test_refuses_two_devices() -> None:
+    here, there = torch.randn(2, 3, 8), torch.randn(2, 3, 8, device="cuda")
+    k = torch.randn(3, 8)
+    for x, filter, gate, name in (
+        (there, k, None, "filter"),
+        (here, k.cuda(), None, "filter"),
+        (there, k.cuda(), here, "pre_gate"),
+        (here, k, there, "pre_gate"),
+    ):
+        other = gate.device if gate is not None else filter.device
+        sentence = f"^fft_conv: {name} must be on the device of x, {x.device}, but is on {other}$"
+        with pytest.raises(ValueError, match=sentence):
+            fft_conv(x, filter, pre_gate=gate)
 
 
 @pytest.mark.parametrize("traced", [False, True])

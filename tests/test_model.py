@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cuda_on_cpu import build
 from cuda_on_cpu.cases import Case
 from cuda_on_cpu.device import Device
 
-from equiconv.bench import harness
+from equiconv.bench import gpu_cases, gpu_report, harness
 from equiconv.bench.model import DEVICES, NOTHING, Count
 from equiconv.bench.model_fft_conv import Call, backward, forward, predict
 
@@ -114,3 +115,20 @@ def test_a_floor_is_at_least_every_term() -> None:
 def test_nothing_to_do_takes_no_time() -> None:
     case = harness.Case(op="fft_conv", length=8, batch=0, channels=3)
     assert predict(case, H200).floor == 0
+
+
+def test_the_table_of_results_is_what_the_command_writes() -> None:
+    """With the results of a GPU that are kept there, if there are."""
+    readme = build.ROOT / "bench" / "results" / "README.md"
+    kept = readme.with_name("h200.json")
+    rows = json.loads(kept.read_text())["parts"]["model"]["results"]["rows"] if kept.exists() else []
+    assert readme.read_text() == gpu_report.rewritten(readme.read_text(), "h200", rows)
+    assert (gpu_report.UNMEASURED in readme.read_text()) == (not rows)
+
+
+def test_a_measured_time_stands_beside_its_prediction() -> None:
+    case = gpu_cases.base_case(1024, "forward", "cuda")
+    rows = [{**asdict(case), "measured": 0.00125}]
+    table = gpu_report.rewritten(gpu_report.BEGIN + gpu_report.END, "h200", rows).splitlines()
+    assert [line for line in table if line.endswith("| 1.25 |")] == [table[3]]
+    assert table[4].endswith("| not yet run on a GPU |")

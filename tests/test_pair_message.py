@@ -107,7 +107,7 @@ REFUSALS = (
         "pair_message: basis must have the orientations of x, 2, but has 1", {"basis": lambda b: b[:, 1:]}
     ),
     Refusal(
-        "pair_message: basis must be on the device of x, cpu, but is on meta",
+        "pair_message: basis must be on the device of x, {device}, but is on meta",
         {"basis": lambda b: b.to("meta")},
     ),
     Refusal("pair_message: weight must be (K, C), but has shape (3,)", {"weight": lambda w: w[0]}),
@@ -181,4 +181,5 @@ class TestContract(contract.Contract):
         exact=reference,
         of_squares=reference,  # the op sums products of the arguments' entries
         dispatched=dispatched,
+        devices=("cpu",),
     )

@@ -91,7 +91,7 @@ REFUSALS = (
         {"spectrum": lambda s: s[:, 1:]},
     ),
     Refusal(
-        "spectral_conv: spectrum must be on the device of x, cpu, but is on meta",
+        "spectral_conv: spectrum must be on the device of x, {device}, but is on meta",
         {"spectrum": lambda s: s.to("meta")},
     ),
     Refusal(
