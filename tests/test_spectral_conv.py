@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import contract
@@ -13,6 +13,8 @@ from test_fft_conv import exact as exact_fft_conv
 from torch import Tensor
 
 from equiconv import fft_conv, spectral_conv
+from equiconv.ops.check import LAYOUTS
+from equiconv.ops.spectral_conv import _through_filter, _through_filter_backward
 from equiconv.reference.spectral_conv import spectral_conv as reference
 
 SHARED, PER_SAMPLE = "DF", "BDF"
@@ -54,8 +56,14 @@ SAMPLES = (
     sample("no-channels", 2, 0, 5, real=True, extras=ALL),
     sample("no-positions", 2, 3, 0, spectrum=PER_SAMPLE, extras=ALL),
     sample("prime", 2, 3, 509, spectrum=PER_SAMPLE, extras=ALL),
+    sample("twice-a-prime", 3, 2, 502, real=True, layout="bld", extras=ALL),
     sample("power", 2, 3, 1024, layout="bld", extras=ALL),
+    sample("power-per-sample", 2, 2, 8192, spectrum=PER_SAMPLE, extras=ALL),
+    sample("one-row", 1, 1, 16384, extras=ALL),
     sample("composite", 3, 2, 2520, real=True, extras=GATES),
+    sample("odd-composite", 2, 40, 315, spectrum=PER_SAMPLE, extras=ALL),
+    *(sample(f"power-times-{odd}", 2, 2, 512 * odd, strided=True, extras=ALL) for odd in (3, 5, 7)),
+    sample("many-batches", 70, 2, 24, real=True, extras=ALL),
     sample("float32-weights", 2, 3, 100, real=True, extras=ALL, float32=frozenset(["spectrum", "skip"])),
 )
 
@@ -161,6 +169,20 @@ def of_squares(x: Tensor, spectrum: Tensor, *, layout: str, **rest: Any) -> Tens
     return exact_fft_conv(x, filter, mode="circular", layout=layout, **rest)
 
 
+def dispatched(
+    tensors: Mapping[str, Tensor], options: Mapping[str, str]
+) -> Iterable[tuple[Any, tuple[Any, ...]]]:
+    arguments = tuple(tensors.get(name) for name in ("x", "spectrum", *ALL))
+    args = (*arguments, LAYOUTS[options["layout"]])
+    grad_out = torch.randn_like(tensors["x"], requires_grad=True)
+    yield torch.ops.equiconv.spectral_conv.default, args
+    yield torch.ops.equiconv.spectral_conv_backward.default, (grad_out, *args, *(True,) * 5)
+    yield (
+        torch.ops.equiconv.spectral_conv_backward.default,
+        (grad_out, *args, False, True, False, True, False),
+    )
+
+
 class TestContract(contract.Contract):
     op = Op(
         function=spectral_conv,
@@ -176,10 +198,9 @@ class TestContract(contract.Contract):
             "F": sizes["F"] + 3,
         },
         weights=("spectrum", "skip"),
-        capabilities=(),  # fft_conv has the kernels
         exact=exact,
         of_squares=of_squares,
-        threads=(2, 2),  # torch.fft's own bits change with the number of threads
+        dispatched=dispatched,
     )
 
 
@@ -217,3 +238,17 @@ def test_imaginary_parts_that_no_real_filter_has_are_not_read(device: str) -> No
     changed = spectrum.clone()
     changed[:, [0, -1]] += 5j
     torch.testing.assert_close(spectral_conv(x, changed), spectral_conv(x, spectrum), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 7, 8])
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("spectrum", [SHARED, PER_SAMPLE])
+def test_through_the_filter_is_the_same(length: int, real: bool, spectrum: str) -> None:
+    """What CUDA tensors take, here on a CPU."""
+    tensors = sample("", 2, 3, length, spectrum=spectrum, real=real, extras=ALL).make(torch.float64, "cpu")
+    args = (*(tensors[name].detach() for name in ("x", "spectrum", *ALL)), LAYOUTS["bdl"])
+    grad_out = torch.randn_like(args[0])
+    ours = [_through_filter(*args), *_through_filter_backward(grad_out, *args, *(True,) * 5)]
+    ops = torch.ops.equiconv
+    native = [ops.spectral_conv(*args), *ops.spectral_conv_backward(grad_out, *args, *(True,) * 5)]
+    torch.testing.assert_close(ours, native, rtol=0, atol=1e-13)

@@ -56,9 +56,10 @@ inline std::string text(torch::headeronly::IntHeaderOnlyArrayRef shape) {
   return out.str();
 }
 
-inline DType dtype_of(const Tensor& tensor) {
+inline DType dtype_of(const Tensor& tensor) {  // of the real parts
   switch (tensor.scalar_type()) {
-    case ScalarType::Double: return DType::float64;
+    case ScalarType::Double:
+    case ScalarType::ComplexDouble: return DType::float64;
     case ScalarType::BFloat16: return DType::bfloat16;
     case ScalarType::Half: return DType::float16;
     default: return DType::float32;

@@ -7,7 +7,7 @@
 #include <optional>
 #include <tuple>
 
-#include "check.h"
+#include "signal.h"
 
 #ifdef EQUICONV_CUDA
 #include "../cuda/fft_conv.h"
@@ -20,13 +20,7 @@
 namespace equiconv::ops {
 namespace {
 
-using MaybeTensor = std::optional<Tensor>;
 constexpr const char* kOp = "fft_conv";
-#ifdef EQUICONV_CUDA
-constexpr std::int64_t kMaxLength = std::int64_t{1} << 22, kMaxRows = std::int64_t{1} << 31;
-#else
-constexpr std::int64_t kMaxLength = std::int64_t{1} << 30;
-#endif
 
 // The schema has mode and layout as ints, numbered as here (python/equiconv/ops/check.py turns names into
 // them): torch's stable ABI copies a `str` to the heap at every call and, up to torch 2.13 at least, never
@@ -39,34 +33,13 @@ Mode mode_of(std::int64_t mode) {
   return static_cast<Mode>(mode);
 }
 
-// Where a signal keeps its channels and positions.
-struct Axes {
-  int channel, position;
-};
-
-Axes axes_of(std::int64_t layout) {
-  if (layout == 0) return {1, 2};
-  if (layout == 1) return {2, 1};
-  refuse(kOp, ": layout must be 0 (bdl) or 1 (bld), but is ", layout);
-}
-
 // ---- checks ----------------------------------------------------------------------------------------
-
-void check_signal(const char* name, const MaybeTensor& signal, const Tensor& x) {
-  if (!signal) return;
-  check_shape(kOp, name, *signal, x);
-  check_kind(kOp, name, *signal, x);
-}
 
 void check_filter(const Tensor& filter, const Tensor& x, const FftConv& call) {
   if (filter.dim() != 2 && filter.dim() != 3)
     refuse(kOp, ": filter must be (D, Lf) or (B, D, Lf), but has shape ", text(filter.sizes()));
   check_kind(kOp, "filter", filter, x, true);
-  if (!call.shared && filter.size(0) != call.batch)
-    refuse(kOp, ": filter must have the batch of x, ", call.batch, ", but has ", filter.size(0));
-  if (filter.size(-2 + filter.dim()) != call.channels)
-    refuse(kOp, ": filter must have the channels of x, ", call.channels, ", but has ",
-           filter.size(-2 + filter.dim()));
+  check_rows(kOp, "filter", filter, call.batch, call.channels);
   const std::int64_t reach = call.mode == Mode::bidirectional ? 2 * call.length - 1 : call.length;
   const std::int64_t least = std::min<std::int64_t>(call.length, 1), most = std::max<std::int64_t>(reach, 1);
   if (call.taps < least || call.taps > most)
@@ -78,66 +51,17 @@ void check_filter(const Tensor& filter, const Tensor& x, const FftConv& call) {
 FftConv check(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_gate,
               const MaybeTensor& post_gate, const MaybeTensor& skip, std::int64_t mode, std::int64_t layout) {
   const Mode mode_value = mode_of(mode);
-  const Axes axes = axes_of(layout);
-  check_floating(kOp, "x", x);
-  check_rank(kOp, "x", x, 3, axes.channel == 1 ? "(B, D, L)" : "(B, L, D)");
+  const Axes axes = axes_of(kOp, layout);
+  check_x(kOp, x, axes);
   const std::int64_t taps = filter.dim() ? filter.size(filter.dim() - 1) : 0;
   const FftConv call{x.size(0), x.size(axes.channel), x.size(axes.position),
                      taps,      mode_value,           filter.dim() == 2};
-  if (call.length > kMaxLength)
-    refuse(kOp, ": x must have at most ", kMaxLength, " positions, but has ", call.length);
-#ifdef EQUICONV_CUDA
-  if (call.channels > 0 && call.batch > kMaxRows / call.channels)  // their product might overflow
-    refuse(kOp, ": x must have at most ", kMaxRows, " rows, one for each channel of each sample, but has ",
-           call.batch, " x ", call.channels);
-#endif
   check_filter(filter, x, call);
-  check_signal("pre_gate", pre_gate, x);
-  check_signal("post_gate", post_gate, x);
-  if (skip) {
-    check_kind(kOp, "skip", *skip, x, true);
-    if (skip->dim() != 1 || skip->size(0) != call.channels)
-      refuse(kOp, ": skip must have shape (", call.channels, ",), one for each channel of x, but has ",
-             text(skip->sizes()));
-  }
+  check_signal(kOp, "pre_gate", pre_gate, x);
+  check_signal(kOp, "post_gate", post_gate, x);
+  check_skip(kOp, skip, x, call.channels);
   return call;
 }
-
-// ---- tensors as strided arrays -----------------------------------------------------------------------
-
-constexpr int kNone = -1;  // an axis that the tensor does not have: its stride is 0
-
-template <class Void>
-Array<Void> array(Void* data, const Tensor& tensor, int batch, int channel, int position) {
-  const auto stride = [&](int axis) { return axis == kNone ? 0 : tensor.stride(axis); };
-  return {data, dtype_of(tensor), stride(batch), stride(channel), stride(position)};
-}
-
-// The three shapes of fft_conv's tensors, each for reading and for writing.
-struct Arrays {
-  Axes axes;
-
-  template <class Void>
-  Array<Void> signal(Void* data, const Tensor& t) const {
-    return array(data, t, 0, axes.channel, axes.position);
-  }
-  template <class Void>
-  Array<Void> filter(Void* data, const Tensor& t) const {
-    return t.dim() == 2 ? array(data, t, kNone, 0, 1) : array(data, t, 0, 1, 2);
-  }
-  template <class Void>
-  Array<Void> skip(Void* data, const Tensor& t) const {
-    return array(data, t, kNone, 0, kNone);
-  }
-
-  Input read_signal(const Tensor& t) const { return signal(t.const_data_ptr(), t); }
-  Input read_signal(const MaybeTensor& t) const { return t ? read_signal(*t) : Input{}; }
-  Input read_filter(const Tensor& t) const { return filter(t.const_data_ptr(), t); }
-  Input read_skip(const MaybeTensor& t) const { return t ? skip(t->const_data_ptr(), *t) : Input{}; }
-  Output write_signal(const Tensor& t) const { return signal(t.mutable_data_ptr(), t); }
-  Output write_filter(const Tensor& t) const { return filter(t.mutable_data_ptr(), t); }
-  Output write_skip(const Tensor& t) const { return skip(t.mutable_data_ptr(), t); }
-};
 
 // ---- the ops -------------------------------------------------------------------------------------------
 
@@ -161,7 +85,7 @@ Tensor fft_conv(const Tensor& x, const Tensor& filter, const MaybeTensor& pre_ga
   const FftConv call = check(x, filter, pre_gate, post_gate, skip, mode, layout);
   const Tensor y = torch::stable::new_empty(x, x.sizes());
   if (is_empty(call)) return y;
-  const Arrays of{axes_of(layout)};
+  const Arrays of{axes_of(kOp, layout)};
   launch(x, kernels().forward_scratch, kernels().forward, call,
          FftConvForward{of.read_signal(x), of.read_filter(filter), of.read_signal(pre_gate),
                         of.read_signal(post_gate), of.read_skip(skip), of.write_signal(y)});
@@ -174,24 +98,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fft_conv_backward(
     const MaybeTensor& post_gate, const MaybeTensor& skip, std::int64_t mode, std::int64_t layout,
     bool need_x, bool need_filter, bool need_pre_gate, bool need_post_gate, bool need_skip) {
   const FftConv call = check(x, filter, pre_gate, post_gate, skip, mode, layout);
-  check_signal("grad_out", grad_out, x);
+  check_signal(kOp, "grad_out", grad_out, x);
   need_pre_gate &= pre_gate.has_value();
   need_post_gate &= post_gate.has_value();
   need_skip &= skip.has_value();
 
   const bool empty = is_empty(call);
-  const auto gradient = [&](bool need, const MaybeTensor& argument) {
-    const std::int64_t none = 0;
-    if (!need) return torch::stable::new_empty(x, {&none, 1});
-    return empty ? torch::stable::new_zeros(*argument, argument->sizes())
-                 : torch::stable::new_empty(*argument, argument->sizes());
-  };
-  const Tensor grad_x = gradient(need_x, x), grad_filter = gradient(need_filter, filter),
-               grad_pre_gate = gradient(need_pre_gate, pre_gate),
-               grad_post_gate = gradient(need_post_gate, post_gate), grad_skip = gradient(need_skip, skip);
+  const Tensor grad_x = gradient_of(x, need_x, empty, x),
+               grad_filter = gradient_of(filter, need_filter, empty, x),
+               grad_pre_gate = gradient_of(pre_gate, need_pre_gate, empty, x),
+               grad_post_gate = gradient_of(post_gate, need_post_gate, empty, x),
+               grad_skip = gradient_of(skip, need_skip, empty, x);
 
   if (!empty && (need_x || need_filter || need_pre_gate || need_post_gate || need_skip)) {
-    const Arrays of{axes_of(layout)};
+    const Arrays of{axes_of(kOp, layout)};
     const Output none;
     const FftConvBackward arrays{of.read_signal(grad_out),
                                  of.read_signal(x),
