@@ -12,7 +12,7 @@ from .bench import allocator
 from .bench import cli as bench
 from .bench.cli import BadOptions
 from .demo import cli as demo
-from .demo.compare import Failed
+from .demo.process import Failed
 
 EXTRAS = ("rich", "matplotlib")
 
@@ -30,7 +30,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name, command, help in (
         ("info", info, "what is installed: versions, binaries, capabilities"),
         ("bench", bench, "time the operators against PyTorch"),
-        ("demo", demo, "train a small language model with PyTorch and with equiconv"),
+        ("demo", demo, "train models with PyTorch and with equiconv"),
     ):
         subparser = commands.add_parser(name, help=help, description=help)
         command.add_arguments(subparser)

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from . import compare, report
-from .compare import Run, Runs
-from .train import CONVOLUTIONS, Settings
+from ..bench.cli import BadOptions
+from . import run as text
+from . import train
+from .nbody import run as nbody
+from .nbody import train as nbody_train
+
+
+class Example(NamedTuple):
+    """run: given its settings and a folder. contestants: how many share the seconds."""
+
+    run: Any
+    settings: Any
+    contestants: int
+    seconds: float
+    about: str
+
+
+EXAMPLES = {
+    "text": Example(text.run, train.Settings, 2, 60, "a language model of long convolutions"),
+    "nbody": Example(nbody.run, nbody_train.Settings, 2, 1200, "PONITA on charged particles"),
+}
 
 
 def positive(text: str) -> float:
@@ -27,65 +46,53 @@ def count(text: str) -> int:
     return int(text)
 
 
+SIZES = {
+    "batch": "samples in a step",
+    "channels": "width of the model",
+    "length": "L, the context in bytes",
+    "blocks": "of the language model",
+    "layers": "of PONITA",
+    "orientations": "at each point",
+    "functions": "in the basis of PONITA's filters",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    about = "; ".join(f"{name}: {example.about}" for name, example in EXAMPLES.items())
     parser.add_argument(
-        "--seconds", type=positive, default=60.0, help="training time, half for each contestant (default: 60)"
+        "example", nargs="?", choices=EXAMPLES, default="text", help=f"{about} (default: text)"
+    )
+    defaults = ", ".join(f"{name} {example.seconds:g}" for name, example in EXAMPLES.items())
+    parser.add_argument(
+        "--seconds", type=positive, help=f"training time, shared by the contestants (default: {defaults})"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("equiconv-demo"), help="folder for curves and numbers"
+        "--out", type=Path, default=Path("equiconv-demo"), help="folder for pictures and numbers"
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=count, default=Settings.threads)
-    parser.add_argument("--length", type=count, default=Settings.length, help="L, the context in bytes")
-    parser.add_argument("--batch", type=count, default=Settings.batch)
-    parser.add_argument("--channels", type=count, default=Settings.channels)
-    parser.add_argument("--blocks", type=count, default=Settings.blocks)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--threads", type=count)
+    for name, help in SIZES.items():
+        parser.add_argument(f"--{name}", type=count, help=f"{help}{_defaults(name)}")
 
 
 def run(options: argparse.Namespace) -> int:
-    settings = Settings(
-        seconds=options.seconds / len(CONVOLUTIONS),
-        seed=options.seed,
-        threads=options.threads,
-        length=options.length,
-        batch=options.batch,
-        channels=options.channels,
-        blocks=options.blocks,
+    example = EXAMPLES[options.example]
+    known = {field.name for field in fields(example.settings)}
+    given = {
+        name: value for name in ("seed", "threads", *SIZES) if (value := getattr(options, name)) is not None
+    }
+    for name in given:
+        if name not in known:
+            raise BadOptions(f"--{name} is not an option of {options.example}.")
+    seconds = options.seconds or example.seconds
+    return int(example.run(example.settings(seconds=seconds / example.contestants, **given), options.out))
+
+
+def _defaults(size: str) -> str:
+    known = (
+        f"{name} {field.default}"
+        for name, example in EXAMPLES.items()
+        for field in fields(example.settings)
+        if field.name == size
     )
-    print(
-        f"A language model with {settings.blocks} blocks of long convolutions learns to write Python from "
-        f"the standard library's sources, {settings.length} bytes at a time:\n"
-        f"{settings.seconds:g} s with plain PyTorch, then {settings.seconds:g} s with equiconv; "
-        "same model, same seed, same batches."
-    )
-    runs: Runs = {}
-    with report.live(runs, settings) as show:
-        for name in CONVOLUTIONS:
-
-            def on_step(run: Run, name: str = name) -> None:
-                runs[name] = run
-                show()
-
-            runs[name] = compare.run(name, settings, on_step)
-
-    report.print_summary(runs, settings)
-    agreed = compare.agreement(*runs.values())
-    print(report.agreement_sentence(agreed))
-    print(f"The model now writes:\n\n{runs['equiconv'].sample}\n")
-    save(runs, settings, options.out)
-    print(report.closing_sentence(runs))
-    return 0 if agreed.holds else 1
-
-
-def save(runs: Runs, settings: Settings, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = folder / "losses.json"
-    numbers.write_text(json.dumps(compare.document(runs, settings), indent=2) + "\n")
-    try:
-        from .plot import plot
-    except ModuleNotFoundError:
-        print(f"Losses are in {numbers}; for a picture: pip install equiconv[bench]")
-        return
-    picture = folder / "losses.png"
-    plot(runs, picture)
-    print(f"Loss curves are in {picture}, numbers in {numbers}.")
+    return f" (default: {', '.join(known)})"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from . import process
 from .train import Settings
 
 # In bits per byte. Rounding makes the first losses differ in the last digits; training then amplifies
@@ -47,32 +44,17 @@ class Run:
 Runs = dict[str, Run]
 
 
-class Failed(Exception):
-    """A contestant's process ended with an error; the message is what it said."""
-
-
 def run(contestant: str, settings: Settings, on_step: Callable[[Run], None]) -> Run:
     """Train a contestant in its own process; `on_step` sees the run as it grows."""
-    command = [sys.executable, "-m", f"{__package__}.train", contestant, json.dumps(asdict(settings))]
     result = Run()
-    with (
-        tempfile.TemporaryFile("w+") as complaints,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            record = json.loads(line)
-            if "loss" in record:
-                result.losses.append(record["loss"])
-                result.seconds.append(record["seconds"])
-                on_step(result)
-            else:
-                for name, value in record.items():
-                    setattr(result, name, value)
-        if process.wait():
-            complaints.seek(0)
-            last = complaints.read().strip().splitlines()[-1:] or [f"exit status {process.returncode}"]
-            raise Failed(f"Training with {contestant} failed: {last[0]}")
+    for record in process.records(f"{__package__}.train", contestant, settings):
+        if "loss" in record:
+            result.losses.append(record["loss"])
+            result.seconds.append(record["seconds"])
+            on_step(result)
+        else:
+            for name, value in record.items():
+                setattr(result, name, value)
     return result
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from .compare import Runs
 from .report import LABELS
 
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "torch": {"color": "tab:gray", "linewidth": 3.0},
     "equiconv": {"color": "tab:blue", "linewidth": 1.2},
 }
