@@ -56,11 +56,11 @@ EQUICONV_INLINE void split2(Complex<T>& a, Complex<T>& b, Complex<T> r) {
 }
 template <class T>
 EQUICONV_INLINE void split4(Complex<T>& a0, Complex<T>& a1, Complex<T>& a2, Complex<T>& a3, Complex<T> r1,
-                            Complex<T> r2) {
+                            Complex<T> r2, Complex<T> r3) {
   split2(a0, a2, r1);
-  split2(a1, a3, r1);
-  split2(a0, a1, r2);
-  split2(a2, a3, times_i(r2));
+  const Complex<T> b = multiply(a1, r2), d = multiply(a3, r3), sum = b + d, difference = times_i(b - d);
+  a1 = a0 - sum, a0 = a0 + sum;
+  a3 = a2 - difference, a2 = a2 + difference;
 }
 // the adjoints
 template <class T>
@@ -272,10 +272,10 @@ template <class T, int Size>
 EQUICONV_INLINE void split_vectors(Complex<T>* a, const Factors4<T>* f) {
   if constexpr (Size > 1) {
     constexpr int radix = vector_radix(Size), q = Size / radix;
-    const Complex<T> r1 = splat(f->r1), r2 = splat(f->r2);
+    const Complex<T> r1 = splat(f->r1), r2 = splat(f->r2), r3 = splat(f->r3);
 #pragma GCC unroll 4
     for (int j = 0; j < q; ++j) {
-      if constexpr (radix == 4) split4(a[j], a[j + q], a[j + 2 * q], a[j + 3 * q], r1, r2);
+      if constexpr (radix == 4) split4(a[j], a[j + q], a[j + 2 * q], a[j + 3 * q], r1, r2, r3);
       else split2(a[j], a[j + q], r1);
     }
 #pragma GCC unroll 4
@@ -305,7 +305,7 @@ __attribute__((noinline)) void leaf_split(Complex<T>* a, const typename Plan<T>:
   transpose_parts(a);
 #pragma GCC unroll 4
   for (int j = 0; j < q; ++j) {
-    if constexpr (W == 4 * q) split4(a[j], a[j + q], a[j + 2 * q], a[j + 3 * q], f.r1, f.r2);
+    if constexpr (W == 4 * q) split4(a[j], a[j + q], a[j + 2 * q], a[j + 3 * q], f.r1, f.r2, f.r3);
     else if constexpr (W == 2 * q) split2(a[j], a[j + q], f.r1);
   }
 }
