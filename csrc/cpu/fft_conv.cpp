@@ -25,6 +25,7 @@ class Forward {
         spread_(items_.count(), items_.group, threads, parallel) {
     reuse_ = !conv_.direct && size.shared && items_.group * conv_.points <= Convolution<T>::kReuse;
     in_place_ = conv_.in_place({a.x, a.pre_gate, a.post_gate, as_input(a.y)});
+    past_caches_ = past_caches(a.y.dtype, size.batch * size.channels * size.length);
   }
 
   std::int64_t scratch() const {
@@ -110,7 +111,7 @@ class Forward {
     const auto& n = conv_.size;
     Ahead rows;
     look_ahead(rows, a_.post_gate, batch, item.channel + c, n.length);
-    look_ahead(rows, a_.y, batch, item.channel + c, n.length);
+    if (!past_caches_) look_ahead(rows, a_.y, batch, item.channel + c, n.length);
     const Row then = item.after(next, batch, c);
     if (items_.group == 1)
       look_ahead(rows, a_.x, then.batch, then.channel, n.length),
@@ -149,7 +150,8 @@ class Forward {
                               {},
                               conv_.template signal<S>(a_.x, a_.pre_gate, at),
                               bool(a_.skip),
-                              skip};
+                              skip,
+                              past_caches_};
       conv_.transform->write_to(x.u, y, team);
     });
   }
@@ -159,7 +161,8 @@ class Forward {
   Items items_;
   Spread spread_;
   bool reuse_;     // a shared filter's spectrum serves the whole batch
-  bool in_place_;  // rows are read and written where they lie
+  bool in_place_;     // rows are read and written where they lie
+  bool past_caches_;  // and then are not wanted in the caches
 };
 
 // ---- backward ------------------------------------------------------------------------------------
@@ -174,7 +177,8 @@ class Backward {
         parallel_{parallel, threads},
         spread_(items_.count(), items_.group, threads, parallel),
         in_place_(conv_.in_place({a.grad_out, a.x, a.pre_gate, a.post_gate, as_input(a.grad_x),
-                                  as_input(a.grad_pre_gate), as_input(a.grad_post_gate)})) {}
+                                  as_input(a.grad_pre_gate), as_input(a.grad_post_gate)})),
+        past_caches_(past_caches(a.x.dtype, size.batch * size.channels * size.length)) {}
 
   std::int64_t scratch() const {
     Arena arena(nullptr);
@@ -294,9 +298,11 @@ class Backward {
   Ahead ahead(const Item& item, const Item& next, std::int64_t batch, std::int64_t c) const {
     const auto& n = conv_.size;
     Ahead rows;
-    for (const Output* a : {&a_.grad_x, &a_.grad_pre_gate, &a_.grad_post_gate})
-      look_ahead(rows, *a, batch, item.channel + c, n.length);
-    if (!n.shared) look_ahead(rows, a_.grad_filter, batch, item.channel + c, n.taps);
+    if (!past_caches_) {
+      for (const Output* a : {&a_.grad_x, &a_.grad_pre_gate, &a_.grad_post_gate})
+        look_ahead(rows, *a, batch, item.channel + c, n.length);
+      if (!n.shared) look_ahead(rows, a_.grad_filter, batch, item.channel + c, n.taps);
+    }
     const Row then = item.after(next, batch, c);
     if (items_.group == 1)
       for (const Input* a : {&a_.x, &a_.grad_out, &a_.pre_gate, &a_.post_gate})
@@ -355,6 +361,14 @@ class Backward {
       if (x.grad_signal) conv_.write_signal(x.g, g, bool(a_.skip), skip, team);
     }
     if (x.grad_filter && !sum) {
+      if (!conv_.two_sided && lie_of(a_.grad_filter) == Lie::rows)
+        return with_arithmetic_storage<T>(a_.grad_filter.dtype, [&](auto* storage) {
+          using S = std::remove_pointer_t<decltype(storage)>;
+          const GatedRow<T, S> taps{nullptr, nullptr, n.taps};
+          conv_.transform->write_to(
+              x.k, GatedSink<T, S>{{row_of<S>(a_.grad_filter, at)}, {}, taps, false, T(0), past_caches_},
+              team);
+        });
       conv_.transform->write(x.k, s.re, conv_.two_sided ? s.im : nullptr, false, T(0), team);
       conv_.gather_taps(s.re, s.im);
       store_rows<T>(a_.grad_filter, {}, {at.batch, at.channel, 1, 0, n.taps}, s.re, 0);
@@ -369,12 +383,13 @@ class Backward {
       const auto g = conv_.template signal<S>(a_.grad_out, a_.post_gate, at);
       const bool with_skip = bool(a_.skip);
       if (x.convolve) {
-        const Sink sink{{row_of<S>(a_.grad_post_gate, at), g.x}, {}, u, with_skip, skip};
+        const Sink sink{{row_of<S>(a_.grad_post_gate, at), g.x}, {}, u, with_skip, skip, past_caches_};
         conv_.transform->write_to(x.u, sink, team);
       }
       if (x.grad_signal) {
         const Sink sink{
-            {row_of<S>(a_.grad_x, at), u.gate}, {row_of<S>(a_.grad_pre_gate, at), u.x}, g, with_skip, skip};
+            {row_of<S>(a_.grad_x, at), u.gate}, {row_of<S>(a_.grad_pre_gate, at), u.x}, g, with_skip, skip,
+            past_caches_};
         conv_.transform->write_to(x.g, sink, team);
       }
     });
@@ -432,7 +447,8 @@ class Backward {
   Items items_;
   Team parallel_;
   Spread spread_;
-  bool in_place_;  // rows are read and written where they lie
+  bool in_place_;     // rows are read and written where they lie
+  bool past_caches_;  // and then are not wanted in the caches
 };
 
 // ---- the table -----------------------------------------------------------------------------------

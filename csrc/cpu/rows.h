@@ -75,8 +75,6 @@ struct GatedRow {
 // y[t] = (v + skip * u[t]) (* gate[t]); a second output has the same v and skip, and its own gate.
 template <class T, class S>
 struct GatedSink {
-  static constexpr std::int64_t kLong = 1 << 17;  // bytes of a row from which stores go past the caches
-
   struct Out {
     S* y;
     const S* gate;
@@ -85,6 +83,7 @@ struct GatedSink {
   GatedRow<T, S> u;
   bool with_skip;
   T skip;
+  bool past_caches;
   EQUICONV_INLINE void operator()(std::int64_t t, Vec<T> v, Vec<T>) const {
     if (t >= u.length) return;
     if (with_skip) v += splat(skip) * u.re(t);
@@ -95,7 +94,7 @@ struct GatedSink {
     if (!out.y) return;
     if (t + kLanes<T> <= u.length) {
       if (out.gate) fetch_next(out.gate + t), v *= load(out.gate + t);
-      if (u.length * std::int64_t(sizeof(S)) >= kLong) return stream<S, T>(out.y + t, v);
+      if (past_caches) return stream<S, T>(out.y + t, v);
       fetch_next(out.y + t);
       store(out.y + t, v);
     } else {
@@ -125,6 +124,8 @@ T dot(const A& a, const B& b, std::int64_t n) {
 inline std::int64_t bytes_of(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
 }
+// Whether outputs are so large that they would only push others out of the caches.
+inline bool past_caches(DType dtype, std::int64_t elements) { return elements * bytes_of(dtype) >= 1 << 24; }
 // Adds a row of contiguous positions to what is fetched ahead.
 template <class Void>
 void look_ahead(Ahead& ahead, const equiconv::Array<Void>& a, std::int64_t batch, std::int64_t channel,
