@@ -94,7 +94,7 @@ class Forward {
       };
       const auto store = [&](std::int64_t begin, std::int64_t end) {
         store_rows<T>(a_.y, a_.post_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin,
-                      conv_.pitch);
+                      conv_.pitch, past_caches_);
       };
       if (!in_place_) spread_.inner.ranges(n.length, load);
       spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
@@ -265,10 +265,10 @@ class Backward {
       };
       const auto store = [&](std::int64_t begin, std::int64_t end) {
         if (a_.grad_post_gate)
-          store_rows<T>(a_.grad_post_gate, a_.grad_out, part(begin, end), slot.u + begin, conv_.pitch);
-        if (a_.grad_x) store_rows<T>(a_.grad_x, a_.pre_gate, part(begin, end), slot.g + begin, conv_.pitch);
+          store_rows<T>(a_.grad_post_gate, a_.grad_out, part(begin, end), slot.u + begin, conv_.pitch, past_caches_);
+        if (a_.grad_x) store_rows<T>(a_.grad_x, a_.pre_gate, part(begin, end), slot.g + begin, conv_.pitch, past_caches_);
         if (a_.grad_pre_gate)
-          store_rows<T>(a_.grad_pre_gate, a_.x, part(begin, end), slot.g + begin, conv_.pitch);
+          store_rows<T>(a_.grad_pre_gate, a_.x, part(begin, end), slot.g + begin, conv_.pitch, past_caches_);
       };
       if (!in_place_) spread_.inner.ranges(n.length, load);
       spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {

@@ -175,8 +175,9 @@ void load_rows(const Input& a, const Input& gate, const Part& part, T* out, std:
       case Lie::tiles:
         for (std::int64_t t = 0; t < n; t += W) {
           const int height = int(std::min<std::int64_t>(W, n - t));
-          fetch_block<S>(x + t * a.position, a.position, height, part.channels);
-          fetch_block<S>(p ? p + t * gate.position : p, gate.position, height, part.channels);
+          const int then = int(std::min<std::int64_t>(W, n - t - height));
+          fetch_block<S>(x + (t + W) * a.position, a.position, then, part.channels);
+          if (p) fetch_block<S>(p + (t + W) * gate.position, gate.position, then, part.channels);
           for (std::int64_t c = 0; c < part.channels; c += W) {
             const int width = int(std::min<std::int64_t>(W, part.channels - c));
             Vec<T> tile[W] = {};
@@ -209,7 +210,8 @@ void load_rows(const Input& a, const Input& gate, const Part& part, T* out, std:
 
 // y[t] = rows[c][t] (* gate[t]), the mirror image of load_rows.
 template <class T>
-void store_rows(const Output& y, const Input& gate, const Part& part, const T* rows, std::int64_t pitch) {
+void store_rows(const Output& y, const Input& gate, const Part& part, const T* rows, std::int64_t pitch,
+                bool past_caches = false) {
   constexpr int W = kLanes<T>;
   const std::int64_t n = part.end - part.begin;
   with_arithmetic_storage<T>(y.dtype, [&](auto* storage) {
@@ -233,8 +235,9 @@ void store_rows(const Output& y, const Input& gate, const Part& part, const T* r
       case Lie::tiles:
         for (std::int64_t t = 0; t < n; t += W) {
           const int height = int(std::min<std::int64_t>(W, n - t));
-          fetch_block<S>(x + t * y.position, y.position, height, part.channels);
-          fetch_block<S>(p ? p + t * gate.position : p, gate.position, height, part.channels);
+          const int then = int(std::min<std::int64_t>(W, n - t - height));
+          if (!past_caches) fetch_block<S>(x + (t + W) * y.position, y.position, then, part.channels);
+          if (p) fetch_block<S>(p + (t + W) * gate.position, gate.position, then, part.channels);
           for (std::int64_t c = 0; c < part.channels; c += W) {
             const int width = int(std::min<std::int64_t>(W, part.channels - c));
             Vec<T> tile[W] = {};
@@ -246,7 +249,8 @@ void store_rows(const Output& y, const Input& gate, const Part& part, const T* r
             for (int i = 0; i < height; ++i) {
               S* xi = x + c + (t + i) * y.position;
               const S* pi = p ? p + c + (t + i) * gate.position : nullptr;
-              if (width == W) store(xi, pi ? tile[i] * load(pi) : tile[i]);
+              if (width == W && past_caches) stream<S, T>(xi, pi ? tile[i] * load(pi) : tile[i]);
+              else if (width == W) store(xi, pi ? tile[i] * load(pi) : tile[i]);
               else store_some<T>(xi, pi ? tile[i] * load_some<T>(pi, width) : tile[i], width);
             }
           }
