@@ -113,9 +113,11 @@ class Forward {
     look_ahead(rows, a_.post_gate, batch, item.channel + c, n.length);
     if (!past_caches_) look_ahead(rows, a_.y, batch, item.channel + c, n.length);
     const Row then = item.after(next, batch, c);
-    if (items_.group == 1)
-      look_ahead(rows, a_.x, then.batch, then.channel, n.length),
-          look_ahead(rows, a_.pre_gate, then.batch, then.channel, n.length);
+    for (const Input* a : {&a_.x, &a_.pre_gate}) {
+      if (items_.group == 1) look_ahead(rows, *a, then.batch, then.channel, n.length);
+      else look_ahead(rows, *a, item.slice_after(next, batch, c, n.length));
+    }
+    if (items_.group > 1) look_ahead(rows, a_.post_gate, item.slice(batch, c, n.length));
     if (!reuse_) look_ahead(rows, a_.filter, then.batch, then.channel, n.taps);
     return rows;
   }
@@ -160,7 +162,7 @@ class Forward {
   FftConvForward a_;
   Items items_;
   Spread spread_;
-  bool reuse_;     // a shared filter's spectrum serves the whole batch
+  bool reuse_;        // a shared filter's spectrum serves the whole batch
   bool in_place_;     // rows are read and written where they lie
   bool past_caches_;  // and then are not wanted in the caches
 };
@@ -265,8 +267,10 @@ class Backward {
       };
       const auto store = [&](std::int64_t begin, std::int64_t end) {
         if (a_.grad_post_gate)
-          store_rows<T>(a_.grad_post_gate, a_.grad_out, part(begin, end), slot.u + begin, conv_.pitch, past_caches_);
-        if (a_.grad_x) store_rows<T>(a_.grad_x, a_.pre_gate, part(begin, end), slot.g + begin, conv_.pitch, past_caches_);
+          store_rows<T>(a_.grad_post_gate, a_.grad_out, part(begin, end), slot.u + begin, conv_.pitch,
+                        past_caches_);
+        if (a_.grad_x)
+          store_rows<T>(a_.grad_x, a_.pre_gate, part(begin, end), slot.g + begin, conv_.pitch, past_caches_);
         if (a_.grad_pre_gate)
           store_rows<T>(a_.grad_pre_gate, a_.x, part(begin, end), slot.g + begin, conv_.pitch, past_caches_);
       };
@@ -304,9 +308,10 @@ class Backward {
       if (!n.shared) look_ahead(rows, a_.grad_filter, batch, item.channel + c, n.taps);
     }
     const Row then = item.after(next, batch, c);
-    if (items_.group == 1)
-      for (const Input* a : {&a_.x, &a_.grad_out, &a_.pre_gate, &a_.post_gate})
-        look_ahead(rows, *a, then.batch, then.channel, n.length);
+    for (const Input* a : {&a_.x, &a_.grad_out, &a_.pre_gate, &a_.post_gate}) {
+      if (items_.group == 1) look_ahead(rows, *a, then.batch, then.channel, n.length);
+      else look_ahead(rows, *a, item.slice_after(next, batch, c, n.length));
+    }
     look_ahead(rows, a_.filter, then.batch, then.channel, n.taps);
     return rows;
   }
@@ -366,7 +371,8 @@ class Backward {
           using S = std::remove_pointer_t<decltype(storage)>;
           const GatedRow<T, S> taps{nullptr, nullptr, n.taps};
           conv_.transform->write_to(
-              x.k, GatedSink<T, S>{{row_of<S>(a_.grad_filter, at)}, {}, taps, false, T(0), past_caches_},
+              x.k,
+              GatedSink<T, S>{{row_of<S>(a_.grad_filter, at), nullptr}, {}, taps, false, T(0), past_caches_},
               team);
         });
       conv_.transform->write(x.k, s.re, conv_.two_sided ? s.im : nullptr, false, T(0), team);
@@ -387,9 +393,12 @@ class Backward {
         conv_.transform->write_to(x.u, sink, team);
       }
       if (x.grad_signal) {
-        const Sink sink{
-            {row_of<S>(a_.grad_x, at), u.gate}, {row_of<S>(a_.grad_pre_gate, at), u.x}, g, with_skip, skip,
-            past_caches_};
+        const Sink sink{{row_of<S>(a_.grad_x, at), u.gate},
+                        {row_of<S>(a_.grad_pre_gate, at), u.x},
+                        g,
+                        with_skip,
+                        skip,
+                        past_caches_};
         conv_.transform->write_to(x.g, sink, team);
       }
     });

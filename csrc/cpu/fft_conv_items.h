@@ -159,6 +159,16 @@ struct Item {
     if (at + 1 < batch_end) return {at + 1, channel};
     return {next.batch, next.channel};
   }
+  // The c-th slice, of as many as there are channels, of the tile at `batch` and of the tile after it.
+  Part slice(std::int64_t at, std::int64_t c, std::int64_t length) const {
+    return {at, channel, channels, length * c / channels, length * (c + 1) / channels};
+  }
+  Part slice_after(const Item& next, std::int64_t at, std::int64_t c, std::int64_t length) const {
+    Part part = slice(at + 1, c, length);
+    if (at + 1 == batch_end)
+      part.batch = next.batch, part.channel = next.channel, part.channels = next.channels;
+    return part;
+  }
 };
 struct Items {
   std::int64_t batch, channels, group, runs;  // runs: into how many pieces the batch is cut

@@ -131,10 +131,16 @@ template <class Void>
 void look_ahead(Ahead& ahead, const equiconv::Array<Void>& a, std::int64_t batch, std::int64_t channel,
                 std::int64_t n) {
   if (!a || lie_of(a) != Lie::rows) return;
+  ahead.add_row(pointer<const char>(a, batch * bytes_of(a.dtype), channel * bytes_of(a.dtype), 0),
+                n * bytes_of(a.dtype));
+}
+// Adds part of a tile, contiguous channels.
+template <class Void>
+void look_ahead(Ahead& ahead, const equiconv::Array<Void>& a, const Part& part) {
+  if (!a || lie_of(a) != Lie::tiles) return;
   const std::int64_t size = bytes_of(a.dtype);
-  ahead.add(static_cast<const char*>(static_cast<const void*>(a.data)) +
-                size * (batch * a.batch + channel * a.channel),
-            n * size);
+  ahead.add(pointer<const char>(a, size * part.batch, size * part.channel, size * part.begin),
+            part.end - part.begin, size * a.position, size * part.channels);
 }
 
 // Asks for a block of `height` positions by `width` contiguous channels in the order in which it lies, so
@@ -180,14 +186,23 @@ void load_rows(const Input& a, const Input& gate, const Part& part, T* out, std:
           if (p) fetch_block<S>(p + (t + W) * gate.position, gate.position, then, part.channels);
           for (std::int64_t c = 0; c < part.channels; c += W) {
             const int width = int(std::min<std::int64_t>(W, part.channels - c));
-            Vec<T> tile[W] = {};
-            for (int i = 0; i < height; ++i) {
-              const S* xi = x + c + (t + i) * a.position;
-              tile[i] = width == W ? load(xi) : load_some<T>(xi, width);
+            Vec<T> tile[W];
+            if (height == W && width == W) {
+#pragma GCC unroll 16
+              for (int i = 0; i < W; ++i) tile[i] = load(x + c + (t + i) * a.position);
               if (p) {
-                const S* pi = p + c + (t + i) * gate.position;
-                tile[i] = tile[i] * (width == W ? load(pi) : load_some<T>(pi, width));
+#pragma GCC unroll 16
+                for (int i = 0; i < W; ++i) tile[i] *= load(p + c + (t + i) * gate.position);
               }
+              transpose<T>(tile);
+#pragma GCC unroll 16
+              for (int i = 0; i < W; ++i) store(out + (c + i) * pitch + t, tile[i]);
+              continue;
+            }
+            for (int i = 0; i < W; ++i) tile[i] = Vec<T>{};
+            for (int i = 0; i < height; ++i) {
+              tile[i] = load_some<T>(x + c + (t + i) * a.position, width);
+              if (p) tile[i] *= load_some<T>(p + c + (t + i) * gate.position, width);
             }
             transpose<T>(tile);
             for (int i = 0; i < width; ++i) {
@@ -240,18 +255,31 @@ void store_rows(const Output& y, const Input& gate, const Part& part, const T* r
           if (p) fetch_block<S>(p + (t + W) * gate.position, gate.position, then, part.channels);
           for (std::int64_t c = 0; c < part.channels; c += W) {
             const int width = int(std::min<std::int64_t>(W, part.channels - c));
-            Vec<T> tile[W] = {};
-            for (int i = 0; i < width; ++i) {
-              const T* row = rows + (c + i) * pitch + t;
-              tile[i] = height == W ? load(row) : load_some<T>(row, height);
+            Vec<T> tile[W];
+            if (height == W && width == W) {
+#pragma GCC unroll 16
+              for (int i = 0; i < W; ++i) tile[i] = load(rows + (c + i) * pitch + t);
+              transpose<T>(tile);
+              if (p) {
+#pragma GCC unroll 16
+                for (int i = 0; i < W; ++i) tile[i] *= load(p + c + (t + i) * gate.position);
+              }
+              S* to = x + c + t * y.position;
+              if (past_caches) {
+#pragma GCC unroll 16
+                for (int i = 0; i < W; ++i) stream<S, T>(to + i * y.position, tile[i]);
+              } else {
+#pragma GCC unroll 16
+                for (int i = 0; i < W; ++i) store(to + i * y.position, tile[i]);
+              }
+              continue;
             }
+            for (int i = 0; i < W; ++i) tile[i] = Vec<T>{};
+            for (int i = 0; i < width; ++i) tile[i] = load_some<T>(rows + (c + i) * pitch + t, height);
             transpose<T>(tile);
             for (int i = 0; i < height; ++i) {
-              S* xi = x + c + (t + i) * y.position;
-              const S* pi = p ? p + c + (t + i) * gate.position : nullptr;
-              if (width == W && past_caches) stream<S, T>(xi, pi ? tile[i] * load(pi) : tile[i]);
-              else if (width == W) store(xi, pi ? tile[i] * load(pi) : tile[i]);
-              else store_some<T>(xi, pi ? tile[i] * load_some<T>(pi, width) : tile[i], width);
+              if (p) tile[i] *= load_some<T>(p + c + (t + i) * gate.position, width);
+              store_some<T>(x + c + (t + i) * y.position, tile[i], width);
             }
           }
         }
