@@ -48,7 +48,7 @@ class Forward {
 
  private:
   struct Slot {
-    T* u;                 // an item's rows
+    T *u, *filters;       // an item's rows
     Complex<T>* spectra;  // of filters that are reused
     struct Row {
       T *re, *im, *padded;
@@ -59,6 +59,7 @@ class Forward {
     Slot(const Forward& f, Arena& arena) {
       const auto& c = f.conv_;
       u = arena.take<T>(f.in_place_ ? 0 : f.items_.group * c.pitch);
+      filters = arena.take<T>(c.turns(f.a_.filter, f.items_.group) ? f.items_.group * c.turned_pitch() : 0);
       spectra = arena.take<Complex<T>>(f.reuse_ ? f.items_.group * c.vectors() : 0);
       for (std::int64_t i = 0; i < f.spread_.rows; ++i)
         rows.push_back({arena.take<T>(c.filter_row()), arena.take<T>(c.two_sided ? c.filter_row() : 0),
@@ -69,7 +70,8 @@ class Forward {
 
   static Items divide(const FftConv& size, const FftConvForward& a, int threads) {
     Items items{size.batch, size.channels,
-                std::min(std::max(group_of<T>(a.x, size.length), group_of<T>(a.y, size.length)),
+                std::min(std::max({group_of<T>(a.x, size.length), group_of<T>(a.y, size.length),
+                                   group_of<T>(a.filter, size.taps)}),
                          std::max<std::int64_t>(size.channels, 1)),
                 size.batch};
     if (size.shared) items.runs = std::min(size.batch, (4 * threads + items.groups() - 1) / items.groups());
@@ -78,16 +80,23 @@ class Forward {
 
   void item(const Item& item, const Item& next, Slot& slot) const {
     const auto& n = conv_.size;
+    Filters filters;
+    const auto turn = [&](std::int64_t batch) {
+      filters = conv_.turned(a_.filter, items_.group, {batch, item.channel}, item.channels, slot.filters,
+                             spread_.inner);
+    };
+    if (n.shared) turn(0);
     if (reuse_)
       spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
         Complex<T>* k = slot.spectra + c * conv_.vectors();
         const auto& s = slot.rows[std::size_t(r)];
-        conv_.read_filter(a_.filter, {0, item.channel + c}, s.re, s.im, k, team);
+        conv_.read_filter(filters.rows, filters[c], s.re, s.im, k, team);
         Spectra<T> x;
         x.split = {k};
         conv_.transform->multiply(x, team);
       });
     for (std::int64_t batch = item.batch; batch < item.batch_end; ++batch) {
+      if (!n.shared) turn(batch);
       const auto load = [&](std::int64_t begin, std::int64_t end) {
         load_rows<T>(a_.x, a_.pre_gate, {batch, item.channel, item.channels, begin, end}, slot.u + begin,
                      conv_.pitch);
@@ -98,7 +107,7 @@ class Forward {
       };
       if (!in_place_) spread_.inner.ranges(n.length, load);
       spread_.each_row(item.channels, [&](std::int64_t c, std::int64_t r, const Team& team) {
-        row({batch, item.channel + c}, slot.u + c * conv_.pitch, slot.rows[std::size_t(r)],
+        row({batch, item.channel + c}, slot.u + c * conv_.pitch, filters, c, slot.rows[std::size_t(r)],
             reuse_ ? slot.spectra + c * conv_.vectors() : nullptr, team, ahead(item, next, batch, c));
       });
       if (!in_place_) spread_.inner.ranges(n.length, store);
@@ -114,21 +123,21 @@ class Forward {
     if (!past_caches_) look_ahead(rows, a_.y, batch, item.channel + c, n.length);
     const Row then = item.after(next, batch, c);
     for (const Input* a : {&a_.x, &a_.pre_gate}) {
-      if (items_.group == 1) look_ahead(rows, *a, then.batch, then.channel, n.length);
-      else look_ahead(rows, *a, item.slice_after(next, batch, c, n.length));
+      look_ahead(rows, *a, then.batch, then.channel, n.length);
+      look_ahead(rows, *a, item.slice_after(next, batch, c, n.length));
     }
-    if (items_.group > 1) look_ahead(rows, a_.post_gate, item.slice(batch, c, n.length));
+    look_ahead(rows, a_.post_gate, item.slice(batch, c, n.length));
     if (!reuse_) look_ahead(rows, a_.filter, then.batch, then.channel, n.taps);
     return rows;
   }
 
   // u <- filter (*) u + skip * u, or in place from x to y
-  void row(Row at, T* u, const typename Slot::Row& s, Complex<T>* ready, const Team& team,
-           const Ahead& ahead) const {
+  void row(Row at, T* u, const Filters& filters, std::int64_t c, const typename Slot::Row& s,
+           Complex<T>* ready, const Team& team, const Ahead& ahead) const {
     const auto& n = conv_.size;
     const T skip = a_.skip ? load_value<T>(a_.skip, at.channel) : T(0);
     if (conv_.direct) {
-      conv_.load_taps(a_.filter, at, s.re);
+      conv_.load_taps(filters.rows, filters[c], s.re);
       const T* padded = conv_.pad(u, s.padded);
       slide<T, -1>(s.re, n.taps, padded + conv_.centre, u, n.length);
       if (a_.skip)
@@ -141,7 +150,7 @@ class Forward {
     if (ready) {
       x.split = {x.u};
     } else {
-      conv_.read_filter(a_.filter, at, s.re, s.im, x.k, team);
+      conv_.read_filter(filters.rows, filters[c], s.re, s.im, x.k, team);
       x.split = {x.u, x.k};
     }
     conv_.transform->multiply(x, team);
@@ -218,8 +227,8 @@ class Backward {
     }
   };
   struct Slot {
-    T *u, *g;          // an item's rows
-    Complex<T>* sums;  // spectra of a shared filter's gradients
+    T *u, *g, *filters;  // an item's rows
+    Complex<T>* sums;    // spectra of a shared filter's gradients
     struct Row {
       T *re, *im, *padded;
       Complex<T>*u, *k, *g;
@@ -230,6 +239,7 @@ class Backward {
       const auto& c = b.conv_;
       const std::int64_t staged = b.in_place_ ? 0 : b.items_.group * c.pitch;
       u = arena.take<T>(staged), g = arena.take<T>(staged);
+      filters = arena.take<T>(c.turns(b.a_.filter, b.items_.group) ? b.items_.group * c.turned_pitch() : 0);
       sums = arena.take<Complex<T>>(c.size.shared && b.a_.grad_filter ? b.items_.group * c.vectors() : 0);
       const std::int64_t row = std::max(c.filter_row(), c.size.taps);  // a filter's polynomial, then its taps
       for (std::int64_t i = 0; i < b.spread_.rows; ++i)
@@ -241,7 +251,8 @@ class Backward {
 
   static Items divide(const FftConv& size, const FftConvBackward& a) {
     Items items{size.batch, size.channels,
-                std::min(std::max(group_of<T>(a.x, size.length), group_of<T>(a.grad_out, size.length)),
+                std::min(std::max({group_of<T>(a.x, size.length), group_of<T>(a.grad_out, size.length),
+                                   group_of<T>(a.filter, size.taps)}),
                          std::max<std::int64_t>(size.channels, 1)),
                 size.batch};
     if (size.shared)
@@ -253,11 +264,18 @@ class Backward {
   void item(const Item& item, const Item& next, std::int64_t run, Slot& slot, const Shared& shared) const {
     const auto& n = conv_.size;
     const bool summed = n.shared && a_.grad_filter;
+    Filters filters;
+    const auto turn = [&](std::int64_t batch) {
+      filters = conv_.turned(a_.filter, items_.group, {batch, item.channel}, item.channels, slot.filters,
+                             spread_.inner);
+    };
+    if (n.shared) turn(0);
     if (summed && !conv_.direct) std::fill_n(slot.sums, item.channels * conv_.vectors(), Complex<T>{});
     if (summed && conv_.direct)
       for (std::int64_t c = 0; c < item.channels; ++c)
         std::fill_n(partial(shared, run, item.channel + c), n.taps, T(0));
     for (std::int64_t batch = item.batch; batch < item.batch_end; ++batch) {
+      if (!n.shared) turn(batch);
       const auto part = [&](std::int64_t begin, std::int64_t end) {
         return Part{batch, item.channel, item.channels, begin, end};
       };
@@ -280,9 +298,10 @@ class Backward {
         const Row at{batch, item.channel + c};
         const auto& s = slot.rows[std::size_t(r)];
         if (a_.grad_skip) shared.skip[batch * n.channels + at.channel] = skip_gradient(at, u, g);
-        if (conv_.direct) direct_row(at, u, g, s, summed ? partial(shared, run, at.channel) : nullptr);
+        if (conv_.direct)
+          direct_row(at, u, g, filters, c, s, summed ? partial(shared, run, at.channel) : nullptr);
         else
-          row(at, u, g, s, summed ? slot.sums + c * conv_.vectors() : nullptr, team,
+          row(at, u, g, filters, c, s, summed ? slot.sums + c * conv_.vectors() : nullptr, team,
               ahead(item, next, batch, c));
       });
       if (!in_place_) spread_.inner.ranges(n.length, store);
@@ -309,8 +328,8 @@ class Backward {
     }
     const Row then = item.after(next, batch, c);
     for (const Input* a : {&a_.x, &a_.grad_out, &a_.pre_gate, &a_.post_gate}) {
-      if (items_.group == 1) look_ahead(rows, *a, then.batch, then.channel, n.length);
-      else look_ahead(rows, *a, item.slice_after(next, batch, c, n.length));
+      look_ahead(rows, *a, then.batch, then.channel, n.length);
+      look_ahead(rows, *a, item.slice_after(next, batch, c, n.length));
     }
     look_ahead(rows, a_.filter, then.batch, then.channel, n.taps);
     return rows;
@@ -334,8 +353,8 @@ class Backward {
 
   // u <- filter (*) u + skip * u and g <- adjoint(filter) g + skip * g, or in place to the gradients; the
   // filter's gradient is stored, or added to `sum`
-  void row(Row at, T* u, T* g, const typename Slot::Row& s, Complex<T>* sum, const Team& team,
-           const Ahead& ahead) const {
+  void row(Row at, T* u, T* g, const Filters& filters, std::int64_t c, const typename Slot::Row& s,
+           Complex<T>* sum, const Team& team, const Ahead& ahead) const {
     const auto& n = conv_.size;
     const T skip = a_.skip ? load_value<T>(a_.skip, at.channel) : T(0);
     Spectra<T> x;
@@ -347,7 +366,7 @@ class Backward {
       x.split[std::size_t(split++)] = x.u;
     }
     if (x.convolve || x.grad_signal) {
-      conv_.read_filter(a_.filter, at, s.re, s.im, x.k, team);
+      conv_.read_filter(filters.rows, filters[c], s.re, s.im, x.k, team);
       x.split[std::size_t(split++)] = x.k;
     }
     if (x.grad_filter || x.grad_signal) {
@@ -404,10 +423,11 @@ class Backward {
     });
   }
 
-  void direct_row(Row at, T* u, T* g, const typename Slot::Row& s, T* sum) const {
+  void direct_row(Row at, T* u, T* g, const Filters& filters, std::int64_t c, const typename Slot::Row& s,
+                  T* sum) const {
     const auto& n = conv_.size;
     const T skip = a_.skip ? load_value<T>(a_.skip, at.channel) : T(0);
-    conv_.load_taps(a_.filter, at, s.re);
+    conv_.load_taps(filters.rows, filters[c], s.re);
     const T* padded = conv_.pad(u, s.padded);
     if (a_.grad_filter) {  // the taps in reverse order, then turned round
       slide<T, 1>(g, n.length, padded + conv_.centre - (n.taps - 1), s.im, n.taps);
@@ -433,13 +453,15 @@ class Backward {
   void finish(const Shared& shared) const {
     const auto& n = conv_.size;
     if (n.shared && a_.grad_filter)
-      parallel_(n.channels, [&](std::int64_t channel) {
-        T* total = partial(shared, 0, channel);
+      parallel_((n.channels + kLanes<T> - 1) / kLanes<T>, [&](std::int64_t group) {
+        const std::int64_t first = group * kLanes<T>,
+                           count = std::min<std::int64_t>(kLanes<T>, n.channels - first);
+        T* total = partial(shared, 0, first);
         for (std::int64_t run = 1; run < items_.runs; ++run) {
-          const T* more = partial(shared, run, channel);
-          for (std::int64_t j = 0; j < n.taps; ++j) total[j] += more[j];
+          const T* more = partial(shared, run, first);
+          for (std::int64_t j = 0; j < count * n.taps; ++j) total[j] += more[j];
         }
-        store_rows<T>(a_.grad_filter, {}, {0, channel, 1, 0, n.taps}, total, 0);
+        store_rows<T>(a_.grad_filter, {}, {0, first, count, 0, n.taps}, total, n.taps);
       });
     if (a_.grad_skip)
       for (std::int64_t channel = 0; channel < n.channels; ++channel) {

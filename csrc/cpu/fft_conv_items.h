@@ -22,6 +22,13 @@ Pointee* row_of(const Array<Void>& a, Row at) {
 }
 inline Input as_input(const Output& a) { return {a.data, a.dtype, a.batch, a.channel, a.position}; }
 
+// The filters of an item: that of its c-th channel is row (first.batch, first.channel + c).
+struct Filters {
+  Input rows;
+  Row first;
+  Row operator[](std::int64_t c) const { return {first.batch, first.channel + c}; }
+};
+
 // How rows are transformed, and how filters lie in the ring.
 template <class T>
 struct Convolution {
@@ -49,6 +56,22 @@ struct Convolution {
   std::int64_t filter_row() const { return direct ? size.taps : pitch; }
   std::int64_t vectors() const { return direct ? 0 : transform->vectors(); }
 
+  // Filters made as (taps, channels), as a network does, are turned a tile at a time, as signals are.
+  bool turns(const Input& filter, std::int64_t group) const {
+    return group > 1 && lie_of(filter) == Lie::tiles;
+  }
+  std::int64_t turned_pitch() const { return (size.taps + 2 * kLanes<T> - 1) / kLanes<T> * kLanes<T>; }
+  // The filters of `channels` channels from `first` on: turned into `rows`, or left where they lie.
+  Filters turned(const Input& filter, std::int64_t group, Row first, std::int64_t channels, T* rows,
+                 const Team& team) const {
+    if (!turns(filter, group)) return {filter, first};
+    team.ranges(size.taps, [&](std::int64_t begin, std::int64_t end) {
+      load_rows<T>(filter, {}, {first.batch, first.channel, channels, begin, end}, rows + begin,
+                   turned_pitch());
+    });
+    return {{rows, std::is_same_v<T, double> ? DType::float64 : DType::float32, 0, turned_pitch(), 1},
+            {0, 0}};
+  }
   // A filter's taps as a contiguous row.
   void load_taps(const Input& filter, Row at, T* taps) const {
     load_rows<T>(filter, {}, {at.batch, at.channel, 1, 0, size.taps}, taps, 0);

@@ -218,7 +218,8 @@ std::unique_ptr<Plan<T>> make_plan(std::int64_t n) {
 
   std::vector<double> turns{0.25};  // x^N - i
   turns = children(turns, plan->top);
-  while (halvings) {  // 16 at the end only: farther apart, 16 blocks fall on the same few sets of the first cache
+  while (halvings) {  // 16 at the end only: farther apart, 16 blocks fall on the same few sets of the first
+                      // cache
     const int step = halvings <= 4 ? halvings : 3, radix = 1 << step;
     typename P::Pass pass{radix, std::vector<Factors4<T>>(turns.size() * vector_steps(radix))};
     std::vector<double> next;
