@@ -2,7 +2,7 @@
 
     fast      -O2
     asan      AddressSanitizer and UndefinedBehaviorSanitizer
-    race      every load and store reported to src/analysis.cpp: races, unwritten memory, bank conflicts
+    race      every load and store reported to the race detector: races, unwritten memory, bank conflicts
     plain     -O0: quick to compile
     coverage  counts how often each line of a kernel runs
 
@@ -17,6 +17,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -39,13 +40,7 @@ FLAGS = {
 }
 # The emulator itself is compiled like the kernels, except that its accesses are no kernel's accesses.
 EMULATOR_FLAGS = FLAGS | {"race": ["-O2"], "plain": ["-O2"], "coverage": ["-O2"]}
-EMULATOR = {
-    "fast": ["cuda_on_cpu.cpp", "instructions.cpp"],
-    "plain": ["cuda_on_cpu.cpp", "instructions.cpp"],
-    "coverage": ["cuda_on_cpu.cpp", "instructions.cpp"],
-    "asan": ["cuda_on_cpu.cpp", "instructions.cpp"],
-    "race": ["cuda_on_cpu.cpp", "instructions.cpp", "analysis.cpp"],
-}
+IN_RACE_ONLY = {"accesses.cpp", "race_detector.cpp", "memory_counts.cpp"}
 
 
 class Unavailable(Exception):
@@ -89,9 +84,11 @@ def library(build: str, sources: tuple[Path, ...] | None = None, kernels: Path =
     name = sources[0].stem if sources else "kernels"
     sources = sources or (*sorted(kernels.glob("*.cu")), HERE / "launchers.cpp")
     parts = [(s, FLAGS[build], (kernels, kernels.parent)) for s in sources]
-    parts += [(HERE / "src" / s, EMULATOR_FLAGS[build], ()) for s in EMULATOR[build]]
+    emulator = [s for s in sorted(HERE.glob("src/*.cpp")) if build == "race" or s.name not in IN_RACE_ONLY]
+    parts += [(s, EMULATOR_FLAGS[build], ()) for s in emulator]
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(lambda part: _object(*part), parts))
+    objects.append(_processes(1 if _variables(objects[: len(sources)]) else 2))
 
     target = OUT / f"{name}-{build}-{content(build, *objects)}.so"
     with _locked(target):
@@ -99,14 +96,25 @@ def library(build: str, sources: tuple[Path, ...] | None = None, kernels: Path =
             # The analysis stands in for ThreadSanitizer's runtime, so the race build links without it.
             link = FLAGS[build] if build != "race" else []
             made = target.with_suffix(".new")
-            _run([compiler(), "-shared", "-Wl,-Bsymbolic", *link, "-o", str(made), *map(str, objects)])
+            _run(
+                [
+                    compiler(),
+                    "-shared",
+                    "-Wl,-Bsymbolic,--no-undefined",
+                    *link,
+                    "-o",
+                    str(made),
+                    *map(str, objects),
+                ]
+            )
             made.replace(target)
     return target
 
 
 def _object(source: Path, flags: list[str], folders: tuple[Path, ...]) -> Path:
     command = [compiler(), "-std=c++20", "-g1", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-    command += ["-fno-omit-frame-pointer", *flags, f"-I{HERE / 'include'}", f"-I{KERNELS}"]
+    command += ["-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"]  # reports name who called
+    command += [*flags, f"-I{HERE / 'include'}", f"-I{KERNELS}"]
     command += ["-isystem", str(cuda_include()), "-x", "c++", "-c"]
     headers = [p for p in (HERE / "include").rglob("*") if p.is_file()] + list((HERE / "src").glob("*.h"))
     headers += [p for f in folders for p in f.iterdir() if p.is_file()]
@@ -118,6 +126,19 @@ def _object(source: Path, flags: list[str], folders: tuple[Path, ...]) -> Path:
                 for file in sorted(Path(scratch).iterdir()):  # what coverage needs, then the object
                     file.replace(OUT / file.name)
     return made
+
+
+def _variables(objects: list[Path]) -> bool:
+    """Whether kernels may keep something in variables of their own, which two processes would not share."""
+    symbols = subprocess.check_output(["nm", "--defined-only", *objects], text=True)
+    return bool(re.search(r" [bBdD] ", symbols))
+
+
+def _processes(most: int) -> Path:
+    source = OUT / f"processes{most}.cpp"
+    with _locked(source):
+        source.write_text(f"namespace cuda_on_cpu {{ extern const int most_processes = {most}; }}\n")
+        return _object(source, [], ())
 
 
 def content(*of: str | Path) -> str:

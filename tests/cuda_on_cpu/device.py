@@ -95,6 +95,7 @@ class Device:
     path: Path
     build: str = "fast"
     lib: c.CDLL = field(init=False)
+    arrays: dict[int, np.ndarray] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lib = c.CDLL(str(self.path))
@@ -148,9 +149,30 @@ class Device:
 
     # ---- memory ----
 
-    def allocate(self, size: int) -> c.c_void_p:
+    def array(self, a: np.ndarray, name: str = "") -> c.c_void_p:
+        """A copy of `a`, until free_all; reports call it `name`."""
+        pointer = self.allocate(a.nbytes, name)
+        self.lib.cudaMemcpy(
+            pointer, np.ascontiguousarray(a).ctypes.data_as(c.c_void_p), c.c_size_t(a.nbytes), 1
+        )
+        self.arrays[pointer.value] = a
+        return pointer
+
+    def read(self, pointer: c.c_void_p) -> np.ndarray:
+        """What stands now in an array."""
+        a = np.empty_like(self.arrays[pointer.value], order="C")
+        self.lib.cudaMemcpy(a.ctypes.data_as(c.c_void_p), pointer, c.c_size_t(a.nbytes), 2)
+        return a
+
+    def free_all(self) -> None:
+        while self.arrays:
+            self.free(c.c_void_p(self.arrays.popitem()[0]))
+
+    def allocate(self, size: int, name: str = "") -> c.c_void_p:
         pointer = c.c_void_p()
         assert self.lib.cudaMalloc(c.byref(pointer), c.c_size_t(size)) == 0
+        if name:
+            self.lib.cuda_on_cpu_name(pointer, name.encode())
         return pointer
 
     def put(self, a: np.ndarray, dtype: str, *, axes: tuple[int, ...], order: tuple[int, ...] = ()) -> Tensor:
