@@ -41,7 +41,7 @@ def test_it_is_cuda(unit: Path, architecture: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-# ---- mma ---------------------------------------------------------------------------------------------
+# ---- mma -------------------------------------------------------------------------------------------
 
 # (row, column) of element i of lane 4 g + t: of a (16 x k), of b (k x 8), of c and d (16 x 8).
 Table = Callable[[int, int, int], tuple[int, int]]
@@ -139,7 +139,7 @@ def test_mma_keeps_what_is_not_finite(emulated: Device) -> None:
     emulated.free_all()
 
 
-# ---- ldmatrix ------------------------------------------------------------------------------------------
+# ---- ldmatrix --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -156,7 +156,7 @@ def test_ldmatrix(emulated: Device, count: int, transposed: bool) -> None:
     emulated.free_all()
 
 
-# ---- cp.async --------------------------------------------------------------------------------------------
+# ---- cp.async --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [4, 8, 16])
@@ -181,7 +181,7 @@ def test_copies_are_garbage_before(emulated: Device) -> None:
     emulated.free_all()
 
 
-# ---- conversions -------------------------------------------------------------------------------------------
+# ---- conversions -----------------------------------------------------------------------------------
 
 
 def convert(device: Device, which: int, values: np.ndarray, result: type) -> np.ndarray:
@@ -248,7 +248,7 @@ def fast() -> Device:
         pytest.skip(str(missing))
 
 
-# ---- atomics and the rest ------------------------------------------------------------------------------------
+# ---- atomics and the rest --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", ["forward", "random:5"])

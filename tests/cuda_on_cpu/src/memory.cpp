@@ -17,6 +17,12 @@ namespace cuda_on_cpu {
 
 Range static_shared, parameters;
 
+#if defined(__SANITIZE_ADDRESS__)
+bool guarded() { return false; }
+#else
+bool guarded() { return !hooks.access; }
+#endif
+
 namespace {
 
 struct Allocation {
@@ -26,11 +32,6 @@ struct Allocation {
 auto& allocations = *new std::map<const unsigned char*, Allocation>;  // global memory, by where it begins
 std::uint64_t made = 0;
 
-#if defined(__SANITIZE_ADDRESS__)
-bool guarded() { return false; }
-#else
-bool guarded() { return !hooks.access; }
-#endif
 constexpr std::size_t kPage = 4096;
 constexpr unsigned char kAfter = 0xa5;  // between the end of an allocation and the end of its last page
 

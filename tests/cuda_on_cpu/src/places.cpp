@@ -94,7 +94,11 @@ std::string place(const void* return_address) {
   return "?";
 }
 std::string place(Site s) {
-  return s.file ? without_folder(s.file) + ":" + std::to_string(s.line) : place(s.pc);
+  if (s.file) return without_folder(s.file) + ":" + std::to_string(s.line);
+  std::string places;
+  for (const Frame& f : frames_of_call(s.pc))
+    if (!is_emulator(f.file)) places += (places.empty() ? "" : ", called at ") + without_folder(f.file);
+  return places;
 }
 
 bool same_place(Site a, Site b) {

@@ -80,7 +80,8 @@ void crashed() {
     case SIGFPE: what = "crash: arithmetic (division by zero)"; break;
     case SIGILL: what = "crash: illegal instruction (__trap, or an unreachable end of a function)"; break;
     case SIGVTALRM:
-      what = "no end: a loop waits for what never happens (a launch may take CUDA_ON_CPU_SECONDS of its own)";
+      what = "no end: a loop waits for what never happens (this launch has taken more than its share of " +
+             std::to_string(machine().seconds) + " seconds)";
       break;
     default:
       const Range stack{reinterpret_cast<unsigned char*>(current->stack) - 4096,
@@ -191,8 +192,7 @@ void watch_for_crashes() {
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   for (int i = 0; i < 5; ++i) sigaction(kSignals[i], &action, &before[i]);
-  const char* seconds = std::getenv("CUDA_ON_CPU_SECONDS");
-  const itimerval limit{{0, 0}, {seconds ? std::atol(seconds) : 300, 0}};
+  const itimerval limit{{0, 0}, {machine().seconds, 0}};
   setitimer(ITIMER_VIRTUAL, &limit, nullptr);
 }
 void stop_watching() {

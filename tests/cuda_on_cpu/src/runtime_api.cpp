@@ -33,6 +33,7 @@ extern "C" {
 // ---- for Python -------------------------------------------------------------------------------------
 void cuda_on_cpu_architecture(int sm) { architecture = sm; }
 void cuda_on_cpu_schedule(const char* s) { set_schedule(s); }
+void cuda_on_cpu_seconds(int n) { machine().seconds = n; }
 void cuda_on_cpu_processes(int n) { machine().processes = n; }
 const char* cuda_on_cpu_report() { return machine().reports.c_str(); }
 void cuda_on_cpu_clear() { machine().reports.clear(), machine().error = cudaSuccess; }

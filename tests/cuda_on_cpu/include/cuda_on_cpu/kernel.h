@@ -35,8 +35,8 @@
 #define __launch_bounds__(...)
 #define __maxnreg__(...)
 #define __grid_constant__
-#define __cluster_dims__(...) clusters_are_not_emulated
-#define __block_size__(...) clusters_are_not_emulated
+#define __cluster_dims__(...) _Pragma("GCC error \"clusters are not emulated\"")
+#define __block_size__(...) _Pragma("GCC error \"clusters are not emulated\"")
 
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
