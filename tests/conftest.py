@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import hypothesis
 import pytest
 import torch
+from cuda_on_cpu import build
+from cuda_on_cpu.device import Device
 
 pytest.register_assert_rewrite("contract")
 
@@ -36,9 +38,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if op is not None:
         meaning |= {"sample": op.samples, "small": op.small, "tiny": op.tiny}
         meaning |= {"refusal": op.refusals, "capability": op.capabilities}
+        if op.on_emulator is None and {"emulator", "race_detector"} & set(metafunc.fixturenames):
+            meaning |= {"sample": [], "small": []}
     for name in metafunc.fixturenames:
         if name in meaning:
             metafunc.parametrize(name, meaning[name], ids=lambda value: str(value).removeprefix("torch."))
+
+
+def _emulator(kind: str) -> Device:
+    try:
+        return Device(build.library(kind), kind)
+    except build.Unavailable as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Device:
+    """The CUDA kernels on a CPU."""
+    return _emulator("fast")
+
+
+@pytest.fixture(scope="session")
+def race_detector() -> Device:
+    return _emulator("race")
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
+from cuda_on_cpu.device import Device
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -110,6 +111,8 @@ class Op:
     threads: for these numbers of threads the bits are the same.
     capabilities: the processors it has kernels of its own for.
     devices: the kinds of device it runs on.
+    on_emulator: from a device of cuda_on_cpu, tensors, options and grad_out, the result and all gradients by
+        the op's CUDA launchers; None where it has no CUDA kernels.
     """
 
     function: Callable[..., Tensor]
@@ -126,6 +129,7 @@ class Op:
     threads: tuple[int, ...] = (1, 1, 2, 3)
     capabilities: tuple[str, ...] = CAPABILITIES
     devices: tuple[str, ...] = ("cpu", "cuda")
+    on_emulator: Callable[..., list[Tensor]] | None = None
 
     @property
     def small(self) -> list[Sample]:
@@ -184,6 +188,24 @@ class Contract:
         ]
         run = _python(*tests, environment=environment)
         assert run.returncode == 0, run.stdout
+
+    def test_cuda_kernels_on_a_cpu(self, sample: Sample, dtype: torch.dtype, emulator: Device) -> None:
+        """Values again, by the CUDA kernels."""
+        tensors = sample.make(dtype, "cpu")
+        check_against_reference(self.op, sample, tensors, self.emulated(sample, tensors, emulator))
+
+    def test_cuda_kernels_have_no_race(self, small: Sample, race_detector: Device) -> None:
+        tensors = small.make(torch.float32, "cpu")
+        race_detector.schedule("random:1")
+        check_against_reference(self.op, small, tensors, self.emulated(small, tensors, race_detector))
+
+    def emulated(self, sample: Sample, tensors: Mapping[str, Tensor], emulator: Device) -> list[Tensor]:
+        assert self.op.on_emulator is not None  # else there are no samples, see conftest.py
+        grad_out = random_like(self.op.reference(**detached(tensors), **sample.options))
+        emulator.report()
+        results = self.op.on_emulator(emulator, detached(tensors), sample.options, grad_out)
+        assert emulator.report() == ""
+        return results
 
     def test_is_linear(self, tiny: Sample, device: str) -> None:
         """f(2a + 3b) = 2 f(a) + 3 f(b), in each group of arguments that are linear together."""
@@ -402,15 +424,18 @@ def value_and_gradients(
     return [y.detach(), *torch.autograd.grad(y, tuple(tensors.values()), grad_out, **maybe_unused)]
 
 
-def check_against_reference(op: Op, sample: Sample, tensors: dict[str, Tensor]) -> None:
-    """Every error, relative to a tensor's size: its largest entry, or if larger, what rounding grows with.
+def check_against_reference(
+    op: Op, sample: Sample, tensors: dict[str, Tensor], ours: list[Tensor] | None = None
+) -> None:
+    """Every error of the op's result and gradients, or of `ours`, relative to a tensor's size: its largest
+    entry, or if larger, what rounding grows with.
 
     The largest entry alone is no measure where by chance everything cancels, as with one tap that is minus
     the skip, or in the gradient of a skip, which is one sum over batch and length. Rounding grows with the
     root of the sum of the squares of what is summed, and as the op is linear in each argument, squares of its
     arguments give it, for the result and for every gradient.
     """
-    ours = value_and_gradients(op.function, sample, tensors)
+    ours = value_and_gradients(op.function, sample, tensors) if ours is None else ours
     theirs = value_and_gradients(op.reference, sample, tensors)
     wide = {name: _widened(tensor).requires_grad_() for name, tensor in tensors.items()}
     grad_out = _widened(random_like(ours[0]))  # rounded as the one before, so not drawn anew

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from contract import Op, Refusal, Sample
+from cuda_on_cpu.fft_conv import fft_conv as on_emulator
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -234,6 +235,7 @@ class TestContract(contract.Contract):
         exact=exact,
         of_squares=exact,  # the op sums products of the arguments' entries
         dispatched=dispatched,
+        on_emulator=on_emulator,
     )
 
 

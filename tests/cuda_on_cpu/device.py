@@ -8,8 +8,12 @@ import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
 MODES = {"causal": 0, "bidirectional": 1, "circular": 2}
@@ -163,6 +167,18 @@ class Device:
         a = np.empty_like(self.arrays[pointer.value], order="C")
         self.lib.cudaMemcpy(a.ctypes.data_as(c.c_void_p), pointer, c.c_size_t(a.nbytes), 2)
         return a
+
+    def upload(self, tensor: torch.Tensor, name: str = "") -> int:
+        """The address of a copy of a tensor, which lies as the tensor does, until free_all."""
+        storage = tensor.untyped_storage()
+        stored = (c.c_uint8 * storage.nbytes()).from_address(storage.data_ptr())
+        pointer = self.array(np.frombuffer(stored, np.uint8), name)
+        return pointer.value + tensor.storage_offset() * tensor.itemsize
+
+    def download(self, address: int, tensor: torch.Tensor) -> None:
+        """Into a contiguous tensor, what stands at an address."""
+        size = c.c_size_t(tensor.nbytes)
+        self.lib.cudaMemcpy(c.c_void_p(tensor.data_ptr()), c.c_void_p(address), size, 2)
 
     def free_all(self) -> None:
         while self.arrays:
