@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import MODELS, OPS, harness, model, promises
+from . import MODELS, PRESETS, SEQUENCE_OPS, harness, model, promises
 from .harness import Case, Entry
 
 LENGTHS = promises.LENGTHS
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument(
         "--preset",
-        choices=["promises"],
+        choices=[*PRESETS],
         help="what the library promises of itself, with cases of its own; exits with 1 if it is not kept",
     )
     parser.add_argument(
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GPU",
         help=f"time nothing, but predict a floor for this GPU: {', '.join(model.DEVICES)}",
     )
-    choice("--op", tuple(OPS), "fft_conv", "operators")
+    choice("--op", SEQUENCE_OPS, "fft_conv", "operators")
     parser.add_argument(
         "--lengths", type=list_of(positive), default=list(LENGTHS), metavar="1k,4k", help="values of L"
     )
@@ -142,7 +142,7 @@ def groups(options: argparse.Namespace) -> list[list[Entry]]:
 
 def validate(options: argparse.Namespace) -> None:
     if options.preset and options.device != "cpu":
-        raise BadOptions("--preset promises is about the CPU: leave out --device.")
+        raise BadOptions(f"--preset {options.preset} is about the CPU: leave out --device.")
     if options.model and set(options.op) - set(MODELS):
         raise BadOptions(f"--model knows these operators: {', '.join(MODELS)}.")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -151,6 +151,8 @@ def validate(options: argparse.Namespace) -> None:
         raise BadOptions("--baselines compile: torch.compile needs a C++ compiler, and none was found.")
     if options.seconds <= 0:
         raise BadOptions("--seconds must be positive.")
+    if options.preset == "pair_message" and options.plot:
+        raise BadOptions("--plot is over lengths, which --preset pair_message has not.")
     for path in (options.json, options.csv, options.plot):
         if path and not path.absolute().parent.is_dir():
             raise BadOptions(f"{path} cannot be written: {path.absolute().parent} is not a folder.")
@@ -162,4 +164,4 @@ def run(options: argparse.Namespace) -> int:
 
     if options.model:
         return run_model(cases(options), model.DEVICES[options.model])
-    return run_bench(options, promises.groups() if options.preset else groups(options))
+    return run_bench(options, PRESETS[options.preset].groups() if options.preset else groups(options))

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from . import MODELS, gpu_cases
-from .harness import DIRECTIONS, Case
+from .harness import DIRECTIONS, Case, size
 from .model import DEVICES
-from .report import size
 
 BEGIN, END = "<!-- gpu -->\n", "<!-- /gpu -->\n"
 UNMEASURED = "not yet run on a GPU"

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -48,6 +48,14 @@ TOLERANCE = {"float64": 1e-11, "float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-
 ELEMENTS = {"cpu": 2**23, "cuda": 2**26}
 
 
+def size(number: int) -> str:
+    """4096 as "4k": lengths as people say them."""
+    for unit, suffix in ((2**20, "M"), (2**10, "k")):
+        if number % unit == 0:
+            return f"{number // unit}{suffix}"
+    return str(number)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One op at one size in one setting; "backward" is the forward pass and the backward pass."""
@@ -64,6 +72,22 @@ class Case:
     gates: bool = True
     device: str = "cpu"
 
+    settings: ClassVar[tuple[str, ...]] = (
+        "op",
+        "direction",
+        "mode",
+        "layout",
+        "dtype",
+        "filter",
+        "gates",
+        "device",
+    )  # in the order in which they are shown
+
+    @property
+    def sizes(self) -> dict[str, str]:
+        """What is shown of its sizes."""
+        return {"L": size(self.length), "B × D": f"{self.batch} × {self.channels}"}
+
     @property
     def elements(self) -> int:
         return self.batch * self.channels * self.length
@@ -75,7 +99,7 @@ class Op:
 
     name: str
     inputs: Callable[[Case], Inputs]
-    options: Callable[[Case], dict[str, str]]
+    options: Callable[[Case], dict[str, Any]]
     contestants: Mapping[str, Convolution]
     reference: Convolution
 
@@ -140,7 +164,7 @@ def random_inputs(case: Case, **shapes: tuple[int, ...]) -> Inputs:
     }
 
 
-def step(convolution: Convolution, inputs: Inputs, options: Mapping[str, str], direction: str) -> Step:
+def step(convolution: Convolution, inputs: Inputs, options: Mapping[str, Any], direction: str) -> Step:
     """What is timed: the convolution, or the convolution and all its gradients."""
     if direction == "forward":
 

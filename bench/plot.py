@@ -7,14 +7,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .harness import Entry, Results
-from .report import SETTINGS, setting, size
+from .harness import Entry, Results, size
+from .report import setting, settings
 
 
 def plot(results: Results, path: Path) -> None:
     """Time per element of x, so that lengths measured with different batches lie on one curve."""
     cases = [entry.case for entry in results]
-    varying = [name for name in SETTINGS if len({setting(case, name) for case in cases}) > 1]
+    varying, fixed = settings(cases)
     curves: dict[str, dict[int, float]] = {}
     for entry, timing in results.items():
         curve = curves.setdefault(label(entry, varying), {})
@@ -36,7 +36,6 @@ def plot(results: Results, path: Path) -> None:
     axes.minorticks_off()
     axes.set_xlabel("length L")
     axes.set_ylabel("seconds per sequence and channel")
-    fixed = [setting(cases[0], name) for name in SETTINGS if name not in varying]
     axes.set_title(", ".join(fixed), fontsize="medium")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small").set_in_layout(False)

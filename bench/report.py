@@ -13,22 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from . import MODELS
-from .harness import Case, Entry, Results, ratio
+from .harness import Case, Entry, Results, ratio, size
 from .model import Device
 from .promises import Verdict
 
 Row = dict[str, Any]
-
-# Settings that deserve a column only where they differ between the rows; else they go into the title.
-SETTINGS = ("op", "direction", "mode", "layout", "dtype", "filter", "gates", "device")
-
-
-def size(number: int) -> str:
-    """4096 as "4k": lengths as people say them."""
-    for unit, suffix in ((2**20, "M"), (2**10, "k")):
-        if number % unit == 0:
-            return f"{number // unit}{suffix}"
-    return str(number)
 
 
 def duration(seconds: float) -> str:
@@ -44,15 +33,26 @@ def setting(case: Case, name: str) -> str:
     return "fwd + bwd" if value == "backward" else str(value)
 
 
+def settings(cases: Sequence[Case]) -> tuple[list[str], list[str]]:
+    """The names of settings that deserve a column because they differ between the cases; of the others, what
+    they are in all."""
+    names = cases[0].settings
+    varying = [name for name in names if len({setting(case, name) for case in cases}) > 1]
+    return varying, [setting(cases[0], name) for name in names if name not in varying]
+
+
+def sizes_of(case: Case) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in case.sizes.items())
+
+
 def results_table(results: Results, errors: dict[Entry, float]) -> Table:
     """A row for each case: medians, their spread, and how many times as long each baseline takes."""
     cases = list(dict.fromkeys(entry.case for entry in results))
     contestants = list(dict.fromkeys(entry.contestant for entry in results))
-    varying = [name for name in SETTINGS if len({setting(case, name) for case in cases}) > 1]
-    fixed = [setting(cases[0], name) for name in SETTINGS if name not in varying]
+    varying, fixed = settings(cases)
     table = Table(title=", ".join(fixed), caption="median ± half the interquartile range")
-    table.add_column("L", justify="right")
-    table.add_column("B × D", justify="right")
+    for name in cases[0].sizes:
+        table.add_column(name, justify="right")
     for name in varying:
         table.add_column(name)
     for contestant in contestants:
@@ -62,7 +62,7 @@ def results_table(results: Results, errors: dict[Entry, float]) -> Table:
     if errors:
         table.add_column("error", justify="right")
     for case in cases:
-        cells = [size(case.length), f"{case.batch} × {case.channels}"]
+        cells = [*case.sizes.values()]
         cells += [setting(case, name) for name in varying]
         for contestant in contestants:
             cells += timing_cells(results, Entry(case, contestant))
@@ -84,9 +84,8 @@ def timing_cells(results: Results, entry: Entry) -> list[str]:
 
 def model_table(cases: Sequence[Case], device: Device) -> Table:
     """A row for each case: what its kernels have to do, the time each part of it takes, and the floor."""
-    varying = [name for name in SETTINGS if len({setting(case, name) for case in cases}) > 1]
-    fixed = [setting(cases[0], name) for name in SETTINGS[:-1] if name not in varying]
-    table = Table(title=", ".join([device.name, *fixed]), caption="predicted (bench/model.py)")
+    varying, fixed = settings(cases)
+    table = Table(title=", ".join([device.name, *fixed[:-1]]), caption="predicted (bench/model.py)")
     table.add_column("L", justify="right")
     table.add_column("B × D", justify="right")
     for name in varying:
@@ -119,7 +118,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
             verdict.promise.text,
             f"{sign} {verdict.promise.bound:g}",
             f"{verdict.value:.2f}",
-            f"L = {size(verdict.case.length)}, {setting(verdict.case, 'direction')}",
+            ", ".join([sizes_of(verdict.case), setting(verdict.case, "direction")]),
             Text("kept", "green") if verdict.kept else Text("falls short", "red"),
         )
     return table

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 
-from . import OPS, allocator, harness, promises, report
+from . import OPS, PRESETS, allocator, harness, report
 from .harness import Case, Entry, Results
 from .model import Device
 
@@ -25,7 +25,8 @@ def run_bench(options: argparse.Namespace, plan: Plan) -> int:
         from .plot import plot  # needs matplotlib; better to know now than after the run
     # torch.compile warns that it leaves complex numbers to eager kernels.
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
-    threads = promises.THREADS if options.preset else options.threads
+    preset = PRESETS.get(options.preset)
+    threads = preset.THREADS if preset else options.threads
     if threads:
         torch.set_num_threads(threads)
     facts = {
@@ -44,7 +45,7 @@ def run_bench(options: argparse.Namespace, plan: Plan) -> int:
 
     results = measure(plan, options.seconds, console)
     console.print(report.results_table(results, errors))
-    verdicts = [promise.verdict(results) for promise in promises.PROMISES] if options.preset else []
+    verdicts = [promise.verdict(results) for promise in preset.PROMISES] if preset else []
     if verdicts:
         console.print(report.verdict_table(verdicts))
     records = report.rows(results, errors)
@@ -77,7 +78,7 @@ def measure(plan: Plan, seconds: float, console: Console) -> Results:
         task = progress.add_task("", total=len(plan))
         for done, group in enumerate(plan):
             case = group[0].case
-            progress.update(task, description=f"{case.op} {case.direction} L = {case.length}")
+            progress.update(task, description=f"{case.op} {case.direction} {report.sizes_of(case)}")
 
             def on_round(part: float, done: int = done) -> None:
                 progress.update(task, completed=done + part)

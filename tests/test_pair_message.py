@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import contract
 import hypothesis.strategies as st
+import pytest
 import torch
 from contract import Op, Refusal, Sample
 from torch import Tensor
 
 from equiconv import Graph, pair_message
+from equiconv.graph import Csr
 from equiconv.reference.pair_message import pair_message as reference
 
 
@@ -183,3 +188,136 @@ class TestContract(contract.Contract):
         dispatched=dispatched,
         devices=("cpu",),
     )
+
+
+# ---- what is special about sums over pairs -----------------------------------------------------------------
+
+
+def permuted(graph: Graph, order: Tensor) -> Graph:
+    return Graph.from_pairs(
+        graph.senders[order],
+        graph.receivers[order],
+        num_senders=graph.num_senders,
+        num_receivers=graph.num_receivers,
+    )
+
+
+def simple_graph(points: int, degree: int) -> Graph:
+    """No two pairs have the same sender and receiver."""
+    senders = torch.stack([torch.randperm(points)[:degree] for _ in range(points)]).flatten()
+    return Graph.from_pairs(senders, torch.arange(points).repeat_interleave(degree), points)
+
+
+def test_the_order_of_pairs_changes_no_bit(device: str) -> None:
+    graph = simple_graph(30, 7)
+    shapes = (30, 3, 40), (210, 3, 20), (20, 40)
+    x, b, w = (torch.randn(shape, device=device, requires_grad=True) for shape in shapes)
+    grad_out = torch.randn_like(x)
+    order = torch.randperm(graph.num_pairs)
+    results = []
+    for basis, pairs in ((b, graph), (b[order], permuted(graph, order))):
+        y = pair_message(x, basis, w, pairs.to(device))
+        results.append([y, *torch.autograd.grad(y, (x, b, w), grad_out)])
+    contract.assert_same_bits(results[1], results[0])
+
+
+def test_order_of_points_is_carried_along() -> None:
+    graph = simple_graph(20, 5)
+    x, b, w = torch.randn(20, 2, 9), torch.randn(100, 2, 6), torch.randn(6, 9)
+    order = torch.randperm(20)
+    place = order.argsort()  # where each point went
+    moved = Graph.from_pairs(place[graph.senders], place[graph.receivers], 20)
+    y = pair_message(x, b, w, graph)
+    torch.testing.assert_close(pair_message(x[order], b, w, moved), y[order], rtol=1e-5, atol=1e-5)
+
+
+def test_nan_stays_with_the_receivers_of_its_point() -> None:
+    graph = simple_graph(25, 4)
+    x, b, w = torch.randn(25, 2, 20), torch.randn(100, 2, 6), torch.randn(6, 20)
+    clean = pair_message(x, b, w, graph)
+    x[3] = float("nan")
+    y = pair_message(x, b, w, graph)
+    reached = torch.zeros(25, dtype=torch.bool)
+    reached[graph.receivers[graph.senders == 3]] = True
+    assert y[reached].isnan().all()
+    contract.assert_same_bits([y[~reached]], [clean[~reached]])
+
+
+def test_orientations_are_independent() -> None:
+    """Each has the bits that it has alone."""
+    graph = random_graph(9, 8, 40)
+    x, b, w = torch.randn(9, 5, 21), torch.randn(40, 5, 17), torch.randn(17, 21)
+    y = pair_message(x, b, w, graph)
+    for o in range(5):
+        alone = pair_message(x[:, o : o + 1], b[:, o : o + 1], w, graph)
+        contract.assert_same_bits([alone], [y[:, o : o + 1]])
+    contract.assert_same_bits([pair_message(x[:, 2], b[:, 2], w, graph)], [y[:, 2]])
+
+
+def test_wide_indices() -> None:
+    """int64 inside, as graphs of 2**31 pairs have them."""
+    narrow = sample("", 12, 9, 50, 3, 10, 20)
+    graph = narrow.options["graph"]
+    wide = dataclasses.replace(
+        graph,
+        by_receiver=Csr(*(t.long() for t in graph.by_receiver)),
+        by_sender=Csr(*(t.long() for t in graph.by_sender)),
+    )
+    tensors = narrow.make(torch.float32, "cpu")
+    results = [
+        contract.value_and_gradients(pair_message, s, tensors)
+        for s in (narrow, dataclasses.replace(narrow, rest={"graph": wide}))
+    ]
+    contract.assert_same_bits(*results)
+
+
+def test_more_than_2_to_the_31_products() -> None:
+    """Pairs × orientations × channels; all pairs share one basis row in memory."""
+    pairs, orientations, channels = 2**14, 257, 512
+    graph = Graph.from_pairs(torch.zeros(pairs, dtype=torch.long), torch.arange(pairs) % 2, 2)
+    x = torch.ones(2, orientations, channels, dtype=torch.bfloat16)
+    basis = torch.ones(1, 1, dtype=torch.bfloat16).expand(pairs, 1)
+    y = pair_message(x, basis, torch.full((1, channels), 0.5, dtype=torch.bfloat16), graph)
+    assert (y == pairs / 4).all()
+
+
+def test_extra_memory_of_a_forward() -> None:
+    """Beside the output: for each thread K × C and a row of it, however many pairs there are."""
+    pairs, orientations, functions, channels = 20000, 16, 16, 32
+    code = f"""
+import resource, torch
+from equiconv import Graph, pair_message
+from equiconv.graph import Csr
+torch.set_num_threads(2)
+graph = Graph.from_pairs(torch.arange({pairs}) % 500, torch.arange({pairs}) * 7 % 500, 500)
+x, basis = torch.randn(500, {orientations}, {channels}), torch.randn({pairs}, {orientations}, {functions})
+weight = torch.randn({functions}, {channels})
+pair_message(x[:, :1], basis[:, :1], weight, graph)  # threads, and their stacks
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+torch.randn(1); y = pair_message(x, basis, weight, graph)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 - y.numel() * 4)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    extra = int(run.stdout)
+    assert extra < 3e6  # a tensor of pairs × orientations × channels has 41 MB
+
+
+def test_export_with_the_graph_as_an_argument() -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: Tensor, basis: Tensor, weight: Tensor, graph: Graph) -> Tensor:
+            return pair_message(x, basis, weight, graph)
+
+    def arguments(*sizes: int) -> tuple[Tensor, Tensor, Tensor, Graph]:
+        senders, _, pairs = sizes
+        tensors = torch.randn(senders, 2, 3), torch.randn(pairs, 2, 4), torch.randn(4, 3)
+        return *tensors, random_graph(*sizes)
+
+    program = torch.export.export(Model(), arguments(5, 6, 7))
+    other = arguments(5, 6, 7)
+    contract.assert_same_bits([program.module()(*other)], [pair_message(*other)])
+
+
+def test_a_graph_on_another_device() -> None:
+    graph = random_graph(4, 3, 5).to("meta")
+    with pytest.raises(ValueError, match=r"graph must be on the device of x, cpu, but is on meta$"):
+        pair_message(torch.randn(4, 2, 3), torch.randn(5, 2, 3), torch.randn(3, 3), graph)

@@ -172,6 +172,7 @@ class Aggregate {
   };
   // Consecutive pairs: bit m of `ends` tells that pair m is its group's last.
   struct Tile {
+    std::int64_t first = 0;  // of the pairs, as they are grouped
     int count = 0;
     unsigned ends = 0;
     bool open = false;  // the first group began in an earlier tile
@@ -194,6 +195,7 @@ class Aggregate {
   template <class S>
   void groups(const Work& work, const T* weight, Slot& slot) const {
     Tile tile;
+    tile.first = groups_.offset[work.group];
     for (std::int64_t g = work.group; g < work.group_end; ++g) {
       const std::int64_t begin = groups_.offset[g], end = groups_.offset[g + 1];
       for (std::int64_t i = begin; i < end; ++i) {
@@ -204,7 +206,7 @@ class Aggregate {
           messages<S>(tile, work, weight, slot);
           const bool open = i + 1 < end;
           tile = Tile{};
-          tile.open = open;
+          tile.first = i + 1, tile.open = open;
         }
       }
       if (begin == end)
@@ -224,6 +226,8 @@ class Aggregate {
     for (std::int64_t o = work.o; o < work.o_end; o += together) {
       RowsOfLeft<T, kTileRows> basis;
       for (int m = 0; m < kTileRows; ++m) basis.row[m] = basis_.get(tile.row[m], o, m, slot.copies);
+      if (o + together < work.o_end) fetch<S>(tile.first, tile.count, o + together);
+      else fetch<S>(tile.first + tile.count, kTileRows, work.o);
       for_columns<T>(size_.channels, [&](auto vectors, std::int64_t c) {
         constexpr int V = vectors();
         Vec<T> filter[kTileRows][V];
@@ -232,6 +236,22 @@ class Aggregate {
           sums<S, V>(tile, p, c, filter, slot.open + (p - work.o) * columns_ + c);
       });
     }
+  }
+
+  // Asks for what some pairs need at an orientation, which are next: rows from all over the memory.
+  template <class S>
+  EQUICONV_INLINE void fetch(std::int64_t first, int count, std::int64_t o) const {
+    const std::int64_t end = std::min(first + count, groups_.offset[groups_.count]);
+    for (std::int64_t i = first; i < end; ++i) {
+      fetch_row(row_of<char>(a_.basis, 0, 0) +
+                    bytes_of(a_.basis.dtype) * (groups_.row[i] * a_.basis.row + o * a_.basis.orientation),
+                size_.functions * bytes_of(a_.basis.dtype));
+      fetch_row(reinterpret_cast<const char*>(row_of<S>(a_.x, groups_.neighbour[i], o)),
+                size_.channels * std::int64_t(sizeof(S)));
+    }
+  }
+  static EQUICONV_INLINE void fetch_row(const char* row, std::int64_t bytes) {
+    for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
   }
 
   // Adds filter * feature over the tile's groups; each that ends is stored, the last may stay open.
@@ -358,7 +378,7 @@ class Gradients {
       }
       if (a_.grad_weight) basis[i] = basis_.get(pairs[i], o, i, slot.copies);
     }
-    if (a_.grad_basis) basis_gradients(count, products, pairs, orientations, shared);
+    if (a_.grad_basis) basis_gradients<S>(count, products, pairs, orientations, shared);
     if (a_.grad_weight) {
       std::int64_t k = 0;
       for (; k + kTileRows <= functions_; k += kTileRows) weight_gradients<kTileRows>(count, k, basis, slot);
@@ -366,28 +386,37 @@ class Gradients {
     }
   }
 
+  template <class S>
   void basis_gradients(int count, const T* const* products, const std::int64_t* pairs,
                        const std::int64_t* orientations, const Shared& shared) const {
-    constexpr std::int64_t W = kLanes<T>;
-    with_arithmetic_storage<T>(a_.grad_basis.dtype, [&](auto* storage) {
-      using S = std::remove_pointer_t<decltype(storage)>;
-      for (int first = 0; first < count; first += kTileRows) {
-        RowsOfLeft<T, kTileRows> left;
-        for (int m = 0; m < kTileRows; ++m) left.row[m] = products[std::min(first + m, count - 1)];
-        for_columns<T>(size_.functions, [&](auto vectors, std::int64_t k) {
-          constexpr int V = vectors();
-          Vec<T> sum[kTileRows][V];
-          multiply<T>(size_.channels, left, shared.weight + k * size_.channels, V * W, sum);
+    for (int first = 0; first < count; first += kTileRows) {
+      RowsOfLeft<T, kTileRows> left;
+      S* out[kTileRows];
+      for (int m = 0; m < kTileRows; ++m) {  // the last row again and again, if need be
+        const int i = std::min(first + m, count - 1);
+        left.row[m] = products[i];
+        out[m] = row_of<S>(a_.grad_basis, pairs[i], orientations[i]);
+      }
+      for_columns<T>(size_.functions, [&](auto vectors, std::int64_t k) {
+        constexpr int V = vectors();
+        Vec<T> sum[kTileRows][V];
+        multiply<T>(size_.channels, left, shared.weight + k * size_.channels, V * kLanes<T>, sum);
+        if (k + V * kLanes<T> <= size_.functions) {
 #pragma GCC unroll 16
           for (int m = 0; m < kTileRows; ++m)
-            if (first + m < count) {
-              S* out = row_of<S>(a_.grad_basis, pairs[first + m], orientations[first + m]) + k;
 #pragma GCC unroll 2
-              for (int v = 0; v < V; ++v) put<S, T>(out + v * W, sum[m][v], size_.functions - k - v * W);
-            }
-        });
-      }
-    });
+            for (int v = 0; v < V; ++v) store(out[m] + k + v * kLanes<T>, sum[m][v]);
+        } else {
+          T all[kTileRows][V * kLanes<T>];
+#pragma GCC unroll 16
+          for (int m = 0; m < kTileRows; ++m)
+#pragma GCC unroll 2
+            for (int v = 0; v < V; ++v) store(all[m] + v * kLanes<T>, sum[m][v]);
+          for (int m = 0; m < kTileRows; ++m)
+            for (std::int64_t i = 0; i < size_.functions - k; ++i) narrow(out[m] + k + i, all[m][i]);
+        }
+      });
+    }
   }
 
   // Adds rows k … k + M - 1 of the basis transposed times the products.

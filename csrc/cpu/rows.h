@@ -121,9 +121,6 @@ T dot(const A& a, const B& b, std::int64_t n) {
   return sum<T>(dot_lanes<T>(a, b, 0, n));
 }
 
-inline std::int64_t bytes_of(DType dtype) {
-  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
-}
 // Whether outputs are so large that they would only push others out of the caches.
 inline bool past_caches(DType dtype, std::int64_t elements) { return elements * bytes_of(dtype) >= 1 << 24; }
 // Adds a row of contiguous positions to what is fetched ahead.

@@ -27,6 +27,10 @@ inline void with_arithmetic_storage(DType dtype, F f) {
   });
 }
 
+inline std::int64_t bytes_of(DType dtype) {
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
+}
+
 // Calls f with a zero of the type that a dtype is computed in.
 template <class F>
 inline auto with_arithmetic(DType dtype, F f) {

@@ -36,10 +36,10 @@ class Csr(NamedTuple):
 class Graph:
     """Pairs of points, each a sender and a receiver; the points of both sides may be different sets.
 
-    Make one with :meth:`from_pairs`, :meth:`from_csr`, :meth:`from_edge_index`, :meth:`complete` or
-    :meth:`within_radius`. They check everything once; what uses the graph afterwards checks and copies
-    nothing, and does not wait for a GPU. A graph is a pytree of tensors: it may be an argument of compiled
-    and exported functions.
+    Make one with :meth:`from_pairs`, :meth:`from_csr`, :meth:`from_edge_index` or :meth:`complete`, or with
+    :func:`equiconv.neighbours.within_radius`. They check everything once; what uses the graph afterwards
+    checks and copies nothing, and does not wait for a GPU. A graph is a pytree of tensors: it may be an
+    argument of compiled and exported functions.
 
     Whatever is given for each pair, as `basis` of :func:`pair_message`, has its rows in the order of
     `senders` and `receivers`. Sums run over a receiver's pairs by ascending sender, in whatever order the

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from equiconv.neighbours import within_radius
+
+pytest.importorskip("vesin")
+
+Pair = tuple[int, int, tuple[float, ...]]
+"""Receiver, sender, shift."""
+
+
+def pairs_by_distance(positions: Tensor, radius: float, images: Tensor) -> list[Pair]:
+    """By trying everything."""
+    found = []
+    for image in images:
+        distance = (positions[None] + image - positions[:, None]).norm(dim=-1)
+        for r, s in (distance < radius).nonzero().tolist():
+            if r != s or bool(image.any()):
+                found.append((r, s, tuple(round(v, 9) for v in image.tolist())))
+    return sorted(found)
+
+
+def found(positions: Tensor, radius: float, **options: Tensor) -> list[Pair]:
+    graph, shifts = within_radius(positions, radius, **options)
+    pairs = zip(graph.receivers.tolist(), graph.senders.tolist(), shifts.tolist(), strict=True)
+    listed = [(r, s, tuple(round(v, 9) for v in shift)) for r, s, shift in pairs]
+    assert [p[:2] for p in listed] == sorted(p[:2] for p in listed)
+    return sorted(listed)
+
+
+@pytest.mark.parametrize("space", [1, 2, 3])
+def test_free_points(space: int) -> None:
+    positions = torch.rand(40, space, dtype=torch.float64)
+    assert found(positions, 0.3) == pairs_by_distance(positions, 0.3, torch.zeros(1, space))
+
+
+def test_a_periodic_cell() -> None:
+    cell = torch.tensor([[1.0, 0.1, 0], [0, 1.2, 0], [0.3, 0, 0.9]], dtype=torch.float64)
+    positions = torch.rand(6, 3, dtype=torch.float64) @ cell
+    steps = torch.tensor(list(itertools.product(range(-3, 4), repeat=3)), dtype=torch.float64)
+    assert found(positions, 1.1, cell=cell) == pairs_by_distance(positions, 1.1, steps @ cell)
+
+
+def test_shifts_follow_the_cell() -> None:
+    cell = torch.eye(3, dtype=torch.float64, requires_grad=True)
+    graph, shifts = within_radius(torch.rand(4, 3, dtype=torch.float64), 0.9, cell=cell)
+    assert graph.num_pairs
+    (strain,) = torch.autograd.grad(shifts.square().sum(), cell)
+    assert strain.abs().max() > 0
+
+
+def test_clouds_do_not_meet() -> None:
+    positions = torch.rand(30, 3, dtype=torch.float64)
+    graph, _ = within_radius(positions, 10.0, sizes=[10, 0, 20])
+    cloud = torch.arange(30) >= 10
+    assert torch.equal(cloud[graph.senders], cloud[graph.receivers])
+    assert graph.num_pairs == 10 * 9 + 20 * 19
+
+
+def test_no_points() -> None:
+    graph, shifts = within_radius(torch.zeros(0, 3), 1.0)
+    assert (graph.num_pairs, graph.num_receivers, tuple(shifts.shape)) == (0, 0, (0, 3))
+
+
+@pytest.mark.parametrize(
+    ("positions", "options", "sentence"),
+    [
+        (torch.zeros(3, 4), {}, "positions must be (N, 1), (N, 2) or (N, 3), but has shape (3, 4)"),
+        (torch.tensor([[0.0], [torch.nan]]), {}, "positions must be finite, but row 1 is not"),
+        (torch.zeros(3, 3), {"radius": -1.0}, "radius must be positive, but is -1.0"),
+        (
+            torch.zeros(3, 3),
+            {"sizes": [2, 2]},
+            "sizes must add up to the 3 points of positions, but is [2, 2]",
+        ),
+        (
+            torch.zeros(3, 2),
+            {"cell": torch.eye(2)},
+            "cell must have shape (3, 3), beside positions (N, 3), but has (2, 2) beside (3, 2)",
+        ),
+    ],
+)
+def test_refuses(positions: Tensor, options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=r"^within_radius: ") as error:
+        within_radius(positions, **{"radius": 1.0, **options})  # type: ignore[arg-type]
+    assert str(error.value) == f"within_radius: {sentence}"
