@@ -69,8 +69,17 @@ class Call:
     def filter_bytes(self) -> int:
         return (self.channels if self.shared else self.rows) * self.taps * self.filter_item
 
+    @property
+    def wide(self) -> bool:
+        """Signals are read and written 16 bytes at a time; contiguous, as a benchmark's tensors are."""
+        return self.layout == "bdl" and is_wide(self.item, self.length)
+
     def wants(self, name: str) -> bool:
         return name in self.wanted and getattr(self, name, True)
+
+
+def is_wide(item: int, count: int) -> bool:
+    return item * count % 16 == 0
 
 
 def predict(case: Case, device: Device) -> Prediction:
@@ -192,6 +201,7 @@ class Tile:
     ring: Ring
     lanes: Lanes
     existing: float  # rows' worth of elements
+    whole: bool = False  # rows go by way of shared memory, 16 bytes at a time if they are wide
 
     def load(self, tensors: int) -> Count:
         elements = tensors * self.existing * self.call.length
@@ -201,18 +211,29 @@ class Tile:
         elements = tensors * self.existing * self.call.length
         return Count(stores=sectors(elements, self.call.item, self.lanes.signal))
 
+    def _between(self, wide: bool, points: int = GROUP // 2) -> Count:
+        """From tensors to a transform's first pass or from its last: real rows two points to a number."""
+        if not self.whole:
+            return NOTHING
+        conflicts = 2 if wide and self.ring.real == 8 else 1
+        return self.ring.touch * (points * (1 + conflicts))
+
     def load_filter(self) -> Count:
         call = self.call
+        real = call.mode == "causal"
+        way = self._between(is_wide(call.filter_item, call.taps) and real, GROUP // 2 if real else GROUP)
         twice = call.taps - 1 if call.mode == "circular" else 0  # as a real and as an imaginary part
-        return Count(loads=sectors(self.existing * (call.taps + twice), call.filter_item, self.lanes.filter))
+        elements = self.existing * (call.taps + twice)
+        return way + Count(loads=sectors(elements, call.filter_item, self.lanes.filter))
+
+    def _gated(self, gate: bool) -> Count:
+        return self.load(1 + gate) + self.ring.every_point(gate)
 
     def load_signal(self) -> Count:
-        gate = self.call.pre_gate
-        return self.load(1 + gate) + self.ring.every_point(gate)
+        return self._between(self.call.wide) + self._gated(self.call.pre_gate)
 
     def load_gradient(self) -> Count:
-        gate = self.call.post_gate
-        return self.load(1 + gate) + self.ring.every_point(gate)
+        return self._between(self.call.wide) + self._gated(self.call.post_gate)
 
     def _skip(self, again: Count) -> Count:
         if not self.call.skip:
@@ -222,15 +243,16 @@ class Tile:
     def store_y(self) -> Count:
         gate = self.call.post_gate
         count = self.ring.every_point(1 + gate) + self.load(gate) + self.store(1)
-        return count + self._skip(self.load_signal())
+        return self._between(self.call.wide) + count + self._skip(self._gated(self.call.pre_gate))
 
     def store_grad_post_gate(self) -> Count:
         count = self.ring.every_point(2) + self.load(1) + self.store(1)
-        return count + self._skip(self.load_signal())
+        return self._between(self.call.wide) + count + self._skip(self._gated(self.call.pre_gate))
 
     def store_grad_signal(self) -> Count:
         call = self.call
-        count = self.ring.every_point(1) + self._skip(self.load_gradient())
+        count = self.ring.every_point(1) + self._skip(self._gated(call.post_gate))
+        count += self._between(call.wide)
         if call.wants("pre_gate"):
             count += self.load(1) + self.store(1) + self.ring.every_point(1)
         if call.wants("x"):
@@ -268,11 +290,16 @@ def ring_of_rows(call: Call, rows: int) -> Ring:
     return Ring(log_n, call.real, min(log_rows, log2_at_least(rows)), rows_fastest)
 
 
-def lanes_of(ring: Ring) -> Lanes:
+def whole_rows(call: Call, ring: Ring, existing: float) -> Tile:
+    """From tensors: runs of 16 bytes a thread where rows are wide; parts of a filter's gradient go alike."""
     positions = min(ring.n // GROUP, 32)
-    if not ring.rows_fastest:
-        return Lanes(positions, positions, positions)
-    return Lanes(ring.rows, max(32 // ring.rows, 1), 32)
+    signal = ring.rows if ring.rows_fastest else positions
+    filter = max(32 // ring.rows, 1) if ring.rows_fastest else positions
+    if call.wide:
+        signal = positions * 16 // call.item
+    if call.mode == "causal" and is_wide(call.filter_item, call.taps):
+        filter = positions * 16 // call.filter_item
+    return Tile(call, ring, Lanes(signal, filter, 32), existing, whole=True)
 
 
 def chunks_of(enough: int, tiles: int, repeats: int) -> int:
@@ -310,7 +337,7 @@ def forward(call: Call, device: Device) -> Iterator[Launch]:
     ids, repeats = (call.channels, call.batch) if over_batch else (call.rows, 1)
     tiles = -(-ids // ring.rows)
     chunks = chunks_of(2048, tiles, repeats)
-    tile = Tile(call, ring, lanes_of(ring), ids / tiles)
+    tile = whole_rows(call, ring, ids / tiles)
     spectra = Spectra(tile, spectra_outside(ring, 1, device), 1)
 
     filters = tile.load_filter() + ring.forward() + spectra.touch(0, stores=1)
@@ -376,7 +403,7 @@ def one_launch_backward(call: Call, wanted: Wanted, device: Device) -> Iterator[
     ring = ring_of_rows(call, ids)
     tiles = -(-ids // ring.rows)
     chunks = chunks_of(264 if wanted.summed else 2048, tiles, repeats)
-    tile = Tile(call, ring, lanes_of(ring), ids / tiles)
+    tile = whole_rows(call, ring, ids / tiles)
     kept = 3 if wanted.summed else 2 if wanted.filter else 1
     spectra = Spectra(tile, spectra_outside(ring, kept, device), kept)
     in_parts = wanted.summed and chunks > 1
@@ -393,7 +420,7 @@ def one_launch_backward(call: Call, wanted: Wanted, device: Device) -> Iterator[
     if wanted.signal:
         each += tile.store_grad_signal()
     if wanted.filter:
-        last += parts_of(call, tile) if in_parts else taps_of(call, tile)
+        last += parts_of(tile) if in_parts else taps_of(call, tile)
     units = tiles * chunks
     blocks = blocks_of(ring, units, spectra, device)
     count = ring.fill_factors() * blocks + (first + last) * units + each * (tiles * repeats)
@@ -443,10 +470,9 @@ def taps_of(call: Call, tile: Tile) -> Count:
     return count + tile.ring.touch * GROUP
 
 
-def parts_of(call: Call, tile: Tile) -> Count:
-    elements = tile.existing * tile.ring.n
-    return Count(stores=sectors(elements, 2 * tile.ring.real, tile.lanes.signal if tile.ring.rows == 1 else
-                                min(tile.ring.n // GROUP, 32)))  # fmt: skip
+def parts_of(tile: Tile) -> Count:
+    stores = tile.existing * tile.ring.n * 2 * tile.ring.real
+    return tile.ring.touch * (2 * GROUP) + Count(stores=stores)
 
 
 def collect_taps(call: Call, parts: int, n: int, ids: int = 0) -> Launch:
@@ -499,7 +525,7 @@ def three_launches(call: Call, device: Device, forward: bool) -> Iterator[Launch
     run = min(columns.rows, 32)
     along = run if call.layout == "bdl" or call.channels == 1 else 1
     tile = Tile(call, columns, Lanes(along, run, run), part)
-    whole = Tile(call, rows, lanes_of(rows), 1)
+    whole = Tile(call, rows, Lanes(32, 32, 32), 1)
     spectra = Spectra(whole, spectra_outside(rows, 1 + wanted.filter, device), 1 + wanted.filter)
 
     for first_id in range(0, ids, ids_at_once):

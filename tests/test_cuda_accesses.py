@@ -43,19 +43,19 @@ class Allowance:
     reason: str
 
 
-def short(case: Case) -> bool:
-    return case.length <= 128
-
-
 ALLOWANCES = [
-    Allowance("con|cor", "global", 8.1, short,
-              "a thread's points are N/16 apart, in a short row less than a sector: L1 keeps the rest"),
     Allowance("con|cor|columns", "global", 16.1, lambda case: case.layout == "bld",
               "positions of (B, L, D) are D apart and a block has few rows: L2 keeps the rest for others"),
-    Allowance("con|cor", "global", 1.3, lambda case: case.length % 8 != 0,
+    Allowance("con|cor", "global", 1.35, lambda case: case.length % 8 != 0,
               "rows of odd length start anywhere in a sector"),
-    Allowance("cor", "shared", 2.0, lambda case: case.length < 4096,
-              "taps of the filter's gradient are read from anywhere on, across the padding, or across rows"),
+    Allowance("con|cor", "global", 2.0, lambda case: case.length <= 128 and case.mode != "causal",
+              "a short row's taps, eight to a row, start anywhere in a sector"),
+    Allowance("con|cor", "shared", 2.0, lambda case: case.length <= 128,
+              "16 bytes a thread of several short rows meet in the banks"),
+    Allowance("con|cor", "shared", 2.0, lambda case: case.stored == "float64",
+              "16 bytes a thread are two numbers: every second thread meets another in the banks"),
+    Allowance("cor", "shared", 2.0, lambda case: case.mode != "causal",
+              "taps of the filter's gradient are read from the middle of the ring on, across the padding"),
 ]  # fmt: skip
 
 

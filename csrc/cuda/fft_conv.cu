@@ -7,10 +7,10 @@
 // F is the transform of ring_transform.cuh, N the power of two not below the length, F' its adjoint.
 //
 // One launch, up to N = 16384 (float64: 8192). A block transforms one row, or several short ones; each
-// thread takes 16 points at a time. The pass that completes a spectrum multiplies it and begins the
-// inverse while it is in registers. A spectrum needed later is kept for the thread that made it and
-// will want it, in any order that suits: in shared memory while there is room, else in the workspace.
-// A shared filter is transformed once for many batch entries.
+// thread takes 16 points at a time. Rows come and go by way of shared memory, 16 bytes of a tensor a thread.
+// The pass that completes a spectrum multiplies it and begins the inverse while it is in registers. A
+// spectrum needed later is kept for the thread that made it and will want it, in any order that suits: in
+// shared memory while there is room, else in the workspace. A shared filter is transformed once.
 //
 //   shared memory   work 17/16 N, factors N/8, spectra N each, in complex numbers of 8 (16) bytes:
 //                   forward keeps K, backward K and U, and the sum of conj(U) G for a shared filter
@@ -23,8 +23,8 @@
 // Every sum has a fixed order, nothing is atomic: same input, same bits.
 //
 // What bounds it. At N = 4096 and float32 a row moves 48 KB to and from memory (11 ns of 4.3 TB/s),
-// 14 times N complex numbers to and from shared memory (16 ns of 29 TB/s) and half a million
-// multiply-adds (16 ns at 60 TFLOP/s): the three overlap, none dominates. Not yet run on a GPU.
+// 18 times N complex numbers to and from shared memory (20 ns of 29 TB/s) and half a million
+// multiply-adds (16 ns at 60 TFLOP/s): the three overlap. Not yet run on a GPU.
 #include "fft_conv.h"
 
 #include <algorithm>
@@ -45,28 +45,22 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
     convolve(const Rows rows, const Ring ring, const Work work, const Spectra<R> spectra) {
   const RingTransform<R> transform(ring, dynamic_shared());
   const Spectrum<R> filter = spectra(0, ring);
-  const int step = ring.step();
 
   for (std::uint32_t unit = blockIdx.x; unit < work.units(); unit += gridDim.x) {
     const Unit u(work, ring, unit);
     if (!Rows::kOneRoot || unit == blockIdx.x) transform.fill_factors(rows.turns(u.id));
 
     // 1. The filter's spectrum, kept.
-    transform.forward(
-        [&](Group<R>& v, const Place& p) { rows.load(Source::filter, v, u.id + p.row, 0, p, step); },
-        [&](Group<R>& v, const Place& p) { filter.put(v, p); });
+    rows.forward(transform, Source::filter, u, 0, [&](Group<R>& v, const Place& p) { filter.put(v, p); });
 
     for (std::uint32_t repeat = u.begin; repeat < u.end; ++repeat) {
       // 2. The signal's, and while it is in registers the product and the way back.
-      transform.forward(
-          [&](Group<R>& v, const Place& p) { rows.load(Source::signal, v, u.id + p.row, repeat, p, step); },
-          [&](Group<R>& v, const Place& p) {
-            filter.multiply(v, p);
-            transform.begin_inverse(v, p);
-          });
+      rows.forward(transform, Source::signal, u, repeat, [&](Group<R>& v, const Place& p) {
+        filter.multiply(v, p);
+        transform.begin_inverse(v, p);
+      });
       // 3. Back, weighed and gated.
-      transform.inverse(
-          [&](Group<R>& v, const Place& p) { rows.store(Result::y, v, u.id + p.row, repeat, p, step); });
+      rows.inverse(transform, Result::y, u, repeat);
     }
   }
 }
@@ -83,7 +77,6 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
     correlate(const Rows rows, const Ring ring, const Work work, const Spectra<R> spectra,
               const Wanted wanted, Complex<R>* const sums) {
   const RingTransform<R> transform(ring, dynamic_shared());
-  const int step = ring.step();
   const Spectrum<R> filter = spectra(0, ring), signal = spectra(1, ring);
   Spectrum<R> sum = wanted.summed ? spectra(2, ring) : signal;
 
@@ -94,62 +87,46 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
 
     // 1. The filter's spectrum, kept; an empty sum.
     if (wanted.signal || wanted.post_gate)
-      transform.forward(
-          [&](Group<R>& v, const Place& p) { rows.load(Source::filter, v, u.id + p.row, 0, p, step); },
-          [&](Group<R>& v, const Place& p) { filter.put(v, p); });
+      rows.forward(transform, Source::filter, u, 0, [&](Group<R>& v, const Place& p) { filter.put(v, p); });
     if (wanted.summed && !rows.resumes())
       for (int i = threadIdx.x; i < ring.groups(); i += blockDim.x)
 #pragma unroll
-        for (int k = 0; k < kGroup; ++k) sum.data[k * ring.groups() + i] = {R(0), R(0)};
+        for (int k = 0; k < kGroup; ++k) sum.data[k * ring.groups() + i] = {};
 
     for (std::uint32_t repeat = u.begin; repeat < u.end; ++repeat) {
       // 2. The signal's spectrum, kept; the forward result for the post gate.
       if (wanted.post_gate || wanted.filter)
-        transform.forward(
-            [&](Group<R>& v, const Place& p) { rows.load(Source::signal, v, u.id + p.row, repeat, p, step); },
-            [&](Group<R>& v, const Place& p) {
-              if (wanted.filter) signal.put(v, p);
-              if (!wanted.post_gate) return;
-              filter.multiply(v, p);
-              transform.begin_inverse(v, p);
-            });
-      if (wanted.post_gate)
-        transform.inverse([&](Group<R>& v, const Place& p) {
-          rows.store(Result::grad_post_gate, v, u.id + p.row, repeat, p, step);
+        rows.forward(transform, Source::signal, u, repeat, [&](Group<R>& v, const Place& p) {
+          if (wanted.filter) signal.put(v, p);
+          if (!wanted.post_gate) return;
+          filter.multiply(v, p);
+          transform.begin_inverse(v, p);
         });
+      if (wanted.post_gate) rows.inverse(transform, Result::grad_post_gate, u, repeat);
 
       // 3. The gradient's spectrum: times conj(U) for the filter, times conj(K) for the signal.
       if (wanted.signal || wanted.filter)
-        transform.forward(
-            [&](Group<R>& v, const Place& p) {
-              rows.load(Source::gradient, v, u.id + p.row, repeat, p, step);
-            },
-            [&](Group<R>& v, const Place& p) {
-              const auto correlation = [&](auto combine) {
-                const Complex<R>* kept_signal = signal.data + p.index;
-                sum.for_each(p, [&](int k, Complex<R>& kept) {
-                  kept = combine(kept, conj(*kept_signal) * v[k]);
-                  kept_signal += ring.groups();
-                });
-              };
-              if (wanted.summed) correlation([](Complex<R> a, Complex<R> b) { return a + b; });
-              else if (wanted.filter) correlation([](Complex<R>, Complex<R> b) { return b; });
-              if (!wanted.signal) return;
-              filter.correlate(v, p);
-              transform.begin_inverse(v, p);
+        rows.forward(transform, Source::gradient, u, repeat, [&](Group<R>& v, const Place& p) {
+          const auto correlation = [&](auto combine) {
+            const Complex<R>* kept_signal = signal.data + p.index;
+            sum.for_each(p, [&](int k, Complex<R>& kept) {
+              kept = combine(kept, conj(*kept_signal) * v[k]);
+              kept_signal += ring.groups();
             });
-      if (wanted.signal)
-        transform.inverse([&](Group<R>& v, const Place& p) {
-          rows.store(Result::grad_signal, v, u.id + p.row, repeat, p, step);
+          };
+          if (wanted.summed) correlation([](Complex<R> a, Complex<R> b) { return a + b; });
+          else if (wanted.filter) correlation([](Complex<R>, Complex<R> b) { return b; });
+          if (!wanted.signal) return;
+          filter.correlate(v, p);
+          transform.begin_inverse(v, p);
         });
+      if (wanted.signal) rows.inverse(transform, Result::grad_signal, u, repeat);
     }
 
     // 4. The filter's gradient: here a filter that is not shared has had its one repeat.
     if (wanted.filter && rows.completes()) {
       transform.begin_inverse([&](Group<R>& v, const Place& p) { sum.get(v, p); });
-      transform.inverse(
-          [&](Group<R>& v, const Place& p) { rows.store_grad_filter(transform, v, u, p, step); });
-      rows.store_taps(transform, u);
+      rows.store_grad_filter(transform, u);
     }
   }
 }
@@ -252,6 +229,19 @@ struct Call {
       ring.log_rows = std::max(ring.log_rows, std::min(std::max(11 + single - t.log_n, 0), 4));
     ring.log_rows = std::min(ring.log_rows, log2_at_least(rows));
     return ring;
+  }
+
+  // Whether rows of `count` elements can be read or written 16 bytes at a time.
+  template <class Void>
+  static bool is_wide(const Array<Void>& a, std::int64_t count) {
+    const int size = a.dtype == DType::float64 ? 8 : a.dtype == DType::float32 ? 4 : 2;
+    const std::int64_t bytes = reinterpret_cast<std::intptr_t>(a.data) | (a.batch | a.channel | count) * size;
+    return !a || (a.position == 1 && bytes % 16 == 0);
+  }
+  template <class... Arrays>
+  void set_wide(const Arrays&... arrays) {
+    t.wide = (is_wide(arrays, t.size.length) && ...);
+    t.wide_filter = t.size.mode == Mode::causal && is_wide(t.filter, t.size.taps);
   }
 
   void set_rows(bool over_batch) {
@@ -458,6 +448,7 @@ cudaError_t run(Call<R>& call, const FftConv& size, const FftConvForward& a) {
   if (const cudaError_t e = prepare(call, size, a.x)) return e;
   Tensors<R>& t = call.t;
   t.filter = a.filter, t.pre_gate = a.pre_gate, t.post_gate = a.post_gate, t.skip = a.skip, t.y = a.y;
+  call.set_wide(t.x, t.pre_gate, t.post_gate, t.y);
   return call.forward();
 }
 template <class R>
@@ -468,6 +459,7 @@ cudaError_t run(Call<R>& call, const FftConv& size, const FftConvBackward& a) {
   t.filter = a.filter, t.pre_gate = a.pre_gate, t.post_gate = a.post_gate, t.skip = a.skip;
   t.grad_x = a.grad_x, t.grad_filter = a.grad_filter;
   t.grad_pre_gate = a.grad_pre_gate, t.grad_post_gate = a.grad_post_gate;
+  call.set_wide(t.grad_out, t.x, t.pre_gate, t.post_gate, t.grad_x, t.grad_pre_gate, t.grad_post_gate);
   return call.backward(a.grad_skip);
 }
 

@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
           const int first = (place.group << p.log_n2) + columns.first + place.row;
           load_points(source, t, v,
                       t.span(p.first_id + std::uint32_t(id), p.first_repeat + repeat, first,
-                             ring.step() << p.log_n2));
+                             ring.step() << p.log_n2, false));
         },
         [&](Group<R>& v, const Place& place) {
           const int leaf = place.group * kGroup;
@@ -87,9 +87,13 @@ __global__ void __launch_bounds__(kMaxThreads<R>)
     transform.inverse([&](Group<R>& v, const Place& place) {
       const int first = (place.group << p.log_n2) + columns.first + place.row;
       const int step = ring.step() << p.log_n2;
-      if (!filter)
-        return store_points(result, t, v,
-                            t.span(p.first_id + std::uint32_t(id), p.first_repeat + repeat, first, step));
+      if (!filter) {
+        R c[kGroup];
+        real_part(c, v);
+        return store_points(
+            result, t, c,
+            t.span(p.first_id + std::uint32_t(id), p.first_repeat + repeat, first, step, false));
+      }
 #pragma unroll
       for (int k = 0; k < kGroup; ++k) polynomial[first + k * step] = v[k];
     });

@@ -75,10 +75,9 @@ struct Spectra {
 // ---- where rows come from and go to ------------------------------------------------------------
 
 template <class R>
-__device__ __forceinline__ void scaled_real(R (&c)[kGroup], const Group<R>& v, int log_n) {
-  const R scale = R(1) / R(1 << log_n);
+__device__ __forceinline__ void real_part(R (&c)[kGroup], const Group<R>& v) {
 #pragma unroll
-  for (int k = 0; k < kGroup; ++k) c[k] = scale * v[k].re;
+  for (int k = 0; k < kGroup; ++k) c[k] = v[k].re;
 }
 template <class R>
 __device__ __forceinline__ void complex_of(Group<R>& v, const R (&re)[kGroup]) {
@@ -97,17 +96,41 @@ __device__ __forceinline__ void load_points(Source source, const Tensors<R>& t, 
   else t.load_gradient(re, s);
   complex_of(v, re);
 }
+// c is still N times too large.
 template <class R>
-__device__ __forceinline__ void store_points(Result result, const Tensors<R>& t, const Group<R>& v,
+__device__ __forceinline__ void store_points(Result result, const Tensors<R>& t, R (&c)[kGroup],
                                              const Span& s) {
-  R c[kGroup];
-  scaled_real(c, v, t.log_n);
+  const R scale = R(1) / R(1 << t.log_n);
+#pragma unroll
+  for (int k = 0; k < kGroup; ++k) c[k] *= scale;
   if (result == Result::y) t.store_y(c, s);
   else if (result == Result::grad_post_gate) t.store_grad_post_gate(c, s);
   else t.store_grad_signal(c, s);
 }
 
-// Whole rows, straight from and to the tensors: the one launch.
+// 16 points on their way between a tensor and `work`: `width` neighbours, then as many N width/16 further.
+struct Piece {
+  int row, first, far, log_width;
+
+  __device__ Piece(const Ring& ring, int index, int log_width)
+      : row(index >> (ring.log_n - 4)),
+        first((index & (ring.step() - 1)) << log_width),
+        far(ring.step() << log_width),
+        log_width(log_width) {
+    if (log_width || !ring.rows_fastest) return;
+    row = index & (ring.rows() - 1), first = index >> ring.log_rows;
+  }
+  // f(k, the position of point k) for the first `count` points
+  template <int Count, class F>
+  __device__ __forceinline__ void for_each(F f) const {
+    const int width = 1 << log_width;
+#pragma unroll
+    for (int k = 0; k < Count; ++k) f(k, first + (k & (width - 1)) + (k >> log_width) * far);
+  }
+};
+
+// Whole rows, straight from and to the tensors: the one launch. They go by way of `work`, where the thread
+// that reads or writes a tensor's neighbours meets the one whose points are N/16 apart.
 template <class R>
 struct WholeRows {
   Tensors<R> t;
@@ -117,41 +140,74 @@ struct WholeRows {
   static constexpr bool kOneRoot = true;
   __device__ R turns(std::uint32_t) const { return R(0.25); }
 
-  __device__ __forceinline__ void load(Source source, Group<R>& v, std::uint32_t id, std::uint32_t repeat,
-                                       const Place& p, int step) const {
-    load_points(source, t, v, t.span(id, repeat, p.group, step));
+  __device__ static int log_width(bool wide, DType dtype) {
+    if (!wide) return 0;
+    return dtype == DType::float64 ? 1 : dtype == DType::float32 ? 2 : 3;
   }
-  __device__ __forceinline__ void store(Result result, const Group<R>& v, std::uint32_t id,
-                                        std::int64_t repeat, const Place& p, int step) const {
-    store_points(result, t, v, t.span(id, repeat, p.group, step));
+
+  // finish(v, place) for every group of the rows' spectra
+  template <class Finish>
+  __device__ __forceinline__ void forward(const RingTransform<R>& transform, Source source, const Unit& u,
+                                          std::uint32_t repeat, Finish finish) const {
+    const bool filter = source == Source::filter, real = !filter || t.size.mode == Mode::causal;
+    const bool wide = filter ? t.wide_filter : t.wide;
+    const int log = log_width(wide, filter ? t.filter.dtype : t.x.dtype);
+    __syncthreads();  // readers of `work` are done
+    for (int i = threadIdx.x; i < transform.ring.groups(); i += blockDim.x) {
+      const Piece piece(transform.ring, i, log);
+      Group<R> v;
+      load_points(source, t, v, t.span(u.id + piece.row, repeat, piece.first, piece.far, wide));
+      if (real)
+        piece.for_each<kGroup / 2>(
+            [&](int k, int n) { transform.at(piece.row, n) = {v[k].re, v[k + kGroup / 2].re}; });
+      else piece.for_each<kGroup>([&](int k, int n) { transform.at(piece.row, n) = v[k]; });
+    }
+    transform.forward(
+        [&](Group<R>& v, const Place& p) {
+          if (real) transform.read_real(v, p);
+          else transform.read(v, p);
+        },
+        finish);
   }
+  // What was begun, back to its rows.
+  __device__ __forceinline__ void inverse(const RingTransform<R>& transform, Result result, const Unit& u,
+                                          std::uint32_t repeat) const {
+    transform.inverse([&](const Group<R>& v, const Place& p) { transform.write_real(v, p); });
+    __syncthreads();
+    const int log = log_width(t.wide, t.x.dtype);
+    for (int i = threadIdx.x; i < transform.ring.groups(); i += blockDim.x) {
+      const Piece piece(transform.ring, i, log);
+      R c[kGroup];
+      piece.for_each<kGroup / 2>([&](int k, int n) {
+        const Complex<R> z = transform.at(piece.row, n);
+        c[k] = z.re, c[k + kGroup / 2] = z.im;
+      });
+      store_points(result, t, c, t.span(u.id + piece.row, repeat, piece.first, piece.far, t.wide));
+    }
+  }
+
   __device__ bool resumes() const { return false; }
   __device__ bool completes() const { return true; }
-  __device__ __forceinline__ void store_grad_filter(const RingTransform<R>& ring, const Group<R>& v,
-                                                    const Unit& u, const Place& p, int step) const {
-    if (!parts) return ring.write(v, p);
-    const std::uint32_t id = u.id + p.row;
-    if (id >= t.ids) return;
-    Complex<R>* part = parts + ((std::int64_t(u.chunk) * t.ids + id) << t.log_n) + p.group;
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k) part[k * step] = v[k];
-  }
   // A tap may draw on two points, so it waits until all are there.
-  __device__ __forceinline__ void store_taps(const RingTransform<R>& ring, const Unit& u) const {
-    if (parts) return;
+  __device__ __forceinline__ void store_grad_filter(const RingTransform<R>& transform, const Unit& u) const {
+    transform.inverse([&](const Group<R>& v, const Place& p) { transform.write(v, p); });
     __syncthreads();
     const R scale = R(1) / R(1 << t.log_n);
-    const int log_width = t.log_n + (t.size.taps > 1 << t.log_n);
-    for (int i = threadIdx.x; i < ring.ring.rows() << log_width; i += blockDim.x) {
-      const int row = i >> log_width, tap = i & ((1 << log_width) - 1);
+    const int log_width = t.log_n + (!parts && t.size.taps > 1 << t.log_n);
+    for (int i = threadIdx.x; i < transform.ring.rows() << log_width; i += blockDim.x) {
+      const int row = i >> log_width, n = i & ((1 << log_width) - 1);
       const std::uint32_t id = u.id + row;
       const auto at = [&](int n) -> Complex<R> {
-        const Complex<R> z = ring.at(row, n);
+        const Complex<R> z = transform.at(row, n);
         return {scale * z.re, scale * z.im};
       };
       if (id >= t.ids) continue;
-      if (t.grad_filter.data && tap < t.size.taps) t.store_grad_tap(id, tap, at);
-      if (lag0 && tap == 0) lag0[id] = at(0).re;
+      if (parts) {
+        parts[((std::int64_t(u.chunk) * t.ids + id) << t.log_n) + n] = transform.at(row, n);
+        continue;
+      }
+      if (t.grad_filter.data && n < t.size.taps) t.store_grad_tap(id, n, at);
+      if (lag0 && n == 0) lag0[id] = at(0).re;
     }
   }
 };
@@ -187,32 +243,34 @@ struct RowsOfPolynomials {
     const std::uint32_t b = id & ((1u << p.log_n1) - 1);
     return p.row(source, id >> p.log_n1, repeat) + (std::int64_t(b) << p.log_n2);
   }
-  __device__ __forceinline__ void load(Source source, Group<R>& v, std::uint32_t id, std::uint32_t repeat,
-                                       const Place& place, int step) const {
-    const Complex<R>* from = row(source, id, repeat) + place.group;
+  template <class Finish>
+  __device__ __forceinline__ void forward(const RingTransform<R>& transform, Source source, const Unit& u,
+                                          std::uint32_t repeat, Finish finish) const {
+    transform.forward(
+        [&](Group<R>& v, const Place& p) {
+          const Complex<R>* from = row(source, u.id, repeat) + p.group;
 #pragma unroll
-    for (int k = 0; k < kGroup; ++k) v[k] = from[k * step];
+          for (int k = 0; k < kGroup; ++k) v[k] = from[k * transform.ring.step()];
+        },
+        finish);
   }
   // A result takes the place of what it was made from last.
-  __device__ __forceinline__ void store(Result result, const Group<R>& v, std::uint32_t id,
-                                        std::int64_t repeat, const Place& place, int step) const {
+  __device__ __forceinline__ void inverse(const RingTransform<R>& transform, Result result, const Unit& u,
+                                          std::uint32_t repeat) const {
     const Source over = result == Result::grad_signal ? Source::gradient : Source::signal;
-    Complex<R>* to = row(over, id, repeat) + place.group;
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k) to[k * step] = v[k];
+    inverse_to(transform, row(over, u.id, repeat));
   }
   __device__ bool resumes() const { return !p.first_portion; }
   __device__ bool completes() const { return p.last_portion; }
-  __device__ Complex<R>* sum(std::uint32_t id) const {
-    return p.grad_filter + (std::int64_t(id) << p.log_n2);
+  __device__ __forceinline__ void store_grad_filter(const RingTransform<R>& transform, const Unit& u) const {
+    inverse_to(transform, p.grad_filter + (std::int64_t(u.id) << p.log_n2));
   }
-  __device__ __forceinline__ void store_grad_filter(const RingTransform<R>&, const Group<R>& v, const Unit& u,
-                                                    const Place& place, int step) const {
-    Complex<R>* to = sum(u.id) + place.group;
+  __device__ __forceinline__ void inverse_to(const RingTransform<R>& transform, Complex<R>* to) const {
+    transform.inverse([&](const Group<R>& v, const Place& p) {
 #pragma unroll
-    for (int k = 0; k < kGroup; ++k) to[k * step] = v[k];
+      for (int k = 0; k < kGroup; ++k) to[p.group + k * transform.ring.step()] = v[k];
+    });
   }
-  __device__ void store_taps(const RingTransform<R>&, const Unit&) const {}
 };
 
 }  // namespace equiconv::cuda

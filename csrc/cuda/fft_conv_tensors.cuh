@@ -1,9 +1,10 @@
-// fft_conv's tensors as a transform's groups see them: 16 points of one row, `step` positions apart.
+// fft_conv's tensors, 16 points of one row at a time.
 //
-// Loading converts, gates and pads with zeros, storing weighs, gates and rounds once. Any strides: a
-// group's neighbour in the warp is the next position (or, in a channels-last layout, the next channel),
-// so a warp's loads fall together. The stored dtype is a branch around 16 loads, not a template
-// parameter: one kernel serves every dtype.
+// Loading converts, gates and pads with zeros, storing weighs, gates and rounds once. Where every tensor's
+// rows are contiguous and begin at 16 bytes, a thread reads and writes 16 bytes at a time; else single
+// elements, any strides, and its neighbour in the warp has the next position (or, in a channels-last
+// layout, the next channel), so that a warp's accesses fall together. The stored dtype is a branch around
+// 16 loads, not a template parameter: one kernel serves every dtype.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -22,13 +23,26 @@ __device__ __forceinline__ void with_stored_type(DType dtype, F f) {
   else f(static_cast<const float*>(nullptr));
 }
 
-// Where a group lies: the row's batch entry and channel, its first position, and how many of its points
-// lie inside the row. The others are padding, and all are where a block has more rows than are left.
+template <class T>
+struct alignas(16) Wide {
+  static constexpr int kWidth = 16 / int(sizeof(T));
+  T value[kWidth];
+};
+
+// Where 16 points lie: the row's batch entry and channel, the first point's position, and how far it is
+// from there to the next point, or, of a wide span, to the next 16 bytes of points; and how many of these
+// steps lie inside the row. The others are padding, and all are where a block has more rows than are left.
 struct Span {
   std::int64_t batch, channel;
-  int first, step, count;
-  bool exists;
+  int first, far, count;
+  bool wide, exists;
 };
+
+// How many of the places first, first + far, ... lie below `end`.
+__device__ __forceinline__ int steps_below(int end, int first, int far) {
+  const int inside = end - 1 - first;
+  return inside >= 0 ? min(inside / far + 1, kGroup) : 0;
+}
 
 template <class Void>
 __device__ __forceinline__ std::int64_t offset_of(const Array<Void>& a, const Span& s) {
@@ -38,21 +52,48 @@ __device__ __forceinline__ std::int64_t offset_of(const Array<Void>& a, const Sp
 template <class R>
 __device__ __forceinline__ void load(R (&v)[kGroup], const Input& a, const Span& s) {
   with_stored_type<R>(a.dtype, [&](auto type) {
-    const auto* p = static_cast<decltype(type)>(a.data) + offset_of(a, s);
-    const std::int64_t stride = s.step * a.position;
+    using T = std::remove_cv_t<std::remove_pointer_t<decltype(type)>>;
+    constexpr int kWidth = Wide<T>::kWidth;
+    const T* p = static_cast<const T*>(a.data) + offset_of(a, s);
+    const std::int64_t stride = s.far * a.position;
+    if (!s.wide) {
 #pragma unroll
-    for (int k = 0; k < kGroup; ++k, p += stride) v[k] = k < s.count ? R(*p) : R(0);
+      for (int k = 0; k < kGroup; ++k, p += stride) {
+        T stored{};
+        if (k < s.count) stored = *p;
+        v[k] = R(stored);
+      }
+      return;
+    }
+#pragma unroll
+    for (int k = 0; k < kGroup; k += kWidth, p += stride) {
+      Wide<T> stored{};
+      if (k / kWidth < s.count) stored = *reinterpret_cast<const Wide<T>*>(p);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) v[k + i] = R(stored.value[i]);
+    }
   });
 }
 template <class R>
 __device__ __forceinline__ void store(const R (&v)[kGroup], const Output& a, const Span& s) {
   with_stored_type<R>(a.dtype, [&](auto type) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(type)>>;
+    constexpr int kWidth = Wide<T>::kWidth;
     T* p = static_cast<T*>(a.data) + offset_of(a, s);
-    const std::int64_t stride = s.step * a.position;
+    const std::int64_t stride = s.far * a.position;
+    if (!s.wide) {
 #pragma unroll
-    for (int k = 0; k < kGroup; ++k, p += stride)
-      if (k < s.count) *p = T(v[k]);
+      for (int k = 0; k < kGroup; ++k, p += stride)
+        if (k < s.count) *p = T(v[k]);
+      return;
+    }
+#pragma unroll
+    for (int k = 0; k < kGroup; k += kWidth, p += stride) {
+      Wide<T> stored;
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) stored.value[i] = T(v[k + i]);
+      if (k / kWidth < s.count) *reinterpret_cast<Wide<T>*>(p) = stored;
+    }
   });
 }
 template <class R>
@@ -98,27 +139,32 @@ struct Tensors {
   int log_n;
   bool over_batch;  // row (id, repeat) is channel `id` of batch entry `repeat`; else `id` counts both
   std::uint32_t ids;
+  bool wide, wide_filter;  // all tensors of length L, the filter: read and written 16 bytes at a time
   Input x, filter, pre_gate, post_gate, skip, grad_out;
   Output y, grad_x, grad_filter, grad_pre_gate, grad_post_gate;
 
-  __device__ Span span(std::uint32_t id, std::int64_t repeat, int first, int step) const {
+  // 16 points of row (id, repeat), from `first` on, `far` apart.
+  __device__ Span span(std::uint32_t id, std::int64_t repeat, int first, int far, bool wide) const {
     const auto channels = std::uint32_t(size.channels);
-    const int inside = int(size.length) - 1 - first;
     const bool exists = id < ids;
-    const int count = exists && inside >= 0 ? min(inside / step + 1, kGroup) : 0;
-    if (over_batch) return {repeat, id, first, step, count, exists};
-    return {id / channels, id % channels, first, step, count, exists};
+    const int count = exists ? steps_below(int(size.length), first, far) : 0;
+    if (over_batch) return {repeat, id, first, far, count, wide, exists};
+    return {id / channels, id % channels, first, far, count, wide, exists};
   }
 
   __device__ __forceinline__ void load_filter(Group<R>& v, const Span& s) const {
     const std::int64_t row = s.batch * filter.batch + s.channel * filter.channel;
     const int taps = s.exists ? int(size.taps) : 0;
     R part[kGroup];
-    load_taps(part, row, s.first + lags.ahead, s.step, 0, taps);
+    if (s.wide) {
+      Span inside = s;
+      inside.count = steps_below(taps, s.first, s.far);
+      load(part, filter, inside);
+    } else load_taps(part, row, s.first + lags.ahead, s.far, 0, taps);
 #pragma unroll
     for (int k = 0; k < kGroup; ++k) v[k] = {part[k], R(0)};
     if (size.mode == Mode::causal) return;
-    load_taps(part, row, s.first - lags.behind, s.step, lags.first_behind, taps);
+    load_taps(part, row, s.first - lags.behind, s.far, lags.first_behind, taps);
 #pragma unroll
     for (int k = 0; k < kGroup; ++k) v[k].im = -part[k];
   }
@@ -126,13 +172,17 @@ struct Tensors {
   __device__ __forceinline__ void load_taps(R (&v)[kGroup], std::int64_t row, int tap, int step, int begin,
                                             int end) const {
     with_stored_type<R>(filter.dtype, [&](auto type) {
-      const auto* p = static_cast<decltype(type)>(filter.data);
+      using T = std::remove_cv_t<std::remove_pointer_t<decltype(type)>>;
+      const T* p = static_cast<const T*>(filter.data);
       const std::int64_t stride = step * filter.position;
       std::int64_t at = row + tap * filter.position;
       int j = tap;
 #pragma unroll
-      for (int k = 0; k < kGroup; ++k, j += step, at += stride)
-        v[k] = j >= begin && j < end ? R(p[at]) : R(0);
+      for (int k = 0; k < kGroup; ++k, j += step, at += stride) {
+        T stored{};
+        if (j >= begin && j < end) stored = p[at];
+        v[k] = R(stored);
+      }
     });
   }
   // u = pre_gate x
@@ -186,7 +236,7 @@ struct Tensors {
   // One tap's gradient out of the filter polynomial's, whose point n `at` returns.
   template <class At>
   __device__ __forceinline__ void store_grad_tap(std::uint32_t id, int tap, At at) const {
-    const Span s = span(id, 0, 0, 1);
+    const Span s = span(id, 0, 0, 1, false);
     const int ahead = tap - lags.ahead, behind = tap + lags.behind;
     R grad = 0;
     if (ahead >= 0) grad += at(ahead).re;

@@ -212,20 +212,26 @@ struct RingTransform {
 
   template <class Load, class Finish>
   __device__ __forceinline__ void forward(Load load, Finish finish) const {
-    const int last = ring.passes() - 1;
-    for (int pass = 0, depth = 0, first = 0; pass <= last; ++pass) {
+    int depth = 0, first = 0;
+    for (int pass = 0; pass < ring.passes() - 1; ++pass) {
       __syncthreads();  // pass 0: readers of `work` are done; else: the points are in `work`
       for (int index = threadIdx.x; index < ring.groups(); index += blockDim.x) {
         const Place place = find(index, depth);
-        const Factors<R> f = factors(first + place.block);
         Group<R> v;
         if (pass == 0) load(v, place);
         else read(v, place);
-        split(v, f, ring.levels(pass));
-        if (pass == last) finish(v, place);
-        else write(v, place);
+        split(v, factors(first + place.block), ring.levels(pass));
+        write(v, place);
       }
       first += 1 << depth, depth += ring.levels(pass);
+    }
+    __syncthreads();
+    for (int index = threadIdx.x; index < ring.groups(); index += blockDim.x) {
+      const Place place = find_last(index);
+      Group<R> v;
+      read(v, place);
+      split(v, factors(first + place.block), 4);
+      finish(v, place);
     }
   }
 
@@ -239,7 +245,7 @@ struct RingTransform {
   __device__ __forceinline__ void begin_inverse(Load load) const {
     __syncthreads();  // readers of `work` are done
     for (int index = threadIdx.x; index < ring.groups(); index += blockDim.x) {
-      const Place place = find(index, ring.log_n - 4);
+      const Place place = find_last(index);
       Group<R> v;
       load(v, place);
       begin_inverse(v, place);
@@ -274,6 +280,12 @@ struct RingTransform {
     p.slot = p.row * ring.row_stride<R>() + padded(point);
     return p;
   }
+  // In the last pass, where points are neighbours: the compiler then knows all their slots but one.
+  __device__ __forceinline__ Place find_last(int index) const {
+    Place p = find(index, ring.log_n - 4);
+    p.log_step = 0;
+    return p;
+  }
   __device__ __forceinline__ Factors<R> factors(int i) const {
     const Complex<R> q = quarter[i], s = sixteenth[i];
     return {q * q, q, s * s, s};
@@ -286,8 +298,21 @@ struct RingTransform {
 #pragma unroll
     for (int k = 0; k < kGroup; ++k) work[p.slot + padded(k << p.log_step)] = v[k];
   }
+  // Of real rows a slot holds two points, n and n + N/2: those of one thread in pass 0.
+  __device__ __forceinline__ void read_real(Group<R>& v, const Place& p) const {
+#pragma unroll
+    for (int k = 0; k < kGroup / 2; ++k) {
+      const Complex<R> z = work[p.slot + padded(k << p.log_step)];
+      v[k] = {z.re, R(0)}, v[k + kGroup / 2] = {z.im, R(0)};
+    }
+  }
+  __device__ __forceinline__ void write_real(const Group<R>& v, const Place& p) const {
+#pragma unroll
+    for (int k = 0; k < kGroup / 2; ++k)
+      work[p.slot + padded(k << p.log_step)] = {v[k].re, v[k + kGroup / 2].re};
+  }
   // Point n of a row, after an inverse whose `store` wrote back.
-  __device__ __forceinline__ Complex<R> at(int row, int n) const {
+  __device__ __forceinline__ Complex<R>& at(int row, int n) const {
     return work[row * ring.row_stride<R>() + padded(n)];
   }
 };
