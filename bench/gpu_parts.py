@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,9 +226,9 @@ def model(job: Job) -> None:
     measured = job.of("benchmark")
     require(bool(measured and measured["rows"]), "nothing has been measured to compare with")
     device = modelled(torch.cuda.get_device_name()) if job.cuda else DEVICES["h200"]
-    fields = Case.__dataclass_fields__
+    names = [field.name for field in fields(Case)]
     times = {
-        (Case(**{name: row[name] for name in fields}), row["contestant"]): row["median"]
+        (Case(**{name: row[name] for name in names}), row["contestant"]): row["median"]
         for row in measured["rows"]
     }
     rows = []
@@ -406,7 +406,7 @@ def profiled(job: Job) -> None:
     case = gpu_cases.base_case(4096, "backward", job.device)
     if rows:
         worst = max(rows, key=lambda row: float(row["times_floor"]))
-        case = Case(**{name: worst[name] for name in Case.__dataclass_fields__})
+        case = Case(**{field.name: worst[field.name] for field in fields(Case)})
     if case.length > 2**14:  # one portion of the workspace: a few launches, not a hundred
         case = replace(case, batch=1, channels=max(1, 2**21 // case.length))
     job.write(asdict(case))
