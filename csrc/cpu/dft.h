@@ -20,6 +20,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "roots.h"
 #include "simd.h"
 #include "team.h"
 
@@ -113,25 +114,18 @@ EQUICONV_INLINE void split_by_halves(Number<V>* a, const Number<F>* f) {
     split_by_halves<R, Unit, half, J + R / S>(a + half, f);
   }
 }
-constexpr int reversed_bits(int i, int radix) {
-  int out = 0;
-  for (int bit = 1; bit < radix; bit *= 2) out = 2 * out + ((i & bit) != 0);
-  return out;
-}
 
+// exp(2 pi i j m / R)
 template <int R>
 struct OddRoots {
-  double cosine[R][R], sine[R][R];
-  OddRoots() {
+  CirclePoint at[R][R] = {};
+  constexpr OddRoots() {
     for (int j = 0; j < R; ++j)
-      for (int m = 0; m < R; ++m) {
-        const Number<double> w = unit<double>(double(j * m % R) / R);
-        cosine[j][m] = w.re, sine[j][m] = -w.im;
-      }
+      for (int m = 0; m < R; ++m) at[j][m] = circle_point(double(j * m % R) / R);
   }
 };
 template <int R>
-inline const OddRoots<R> kOddRoots{};
+constexpr OddRoots<R> kOddRoots{};
 
 template <int R, bool Unit, class V, class F>
 EQUICONV_INLINE void split_odd(Number<V>* a, const Number<F>* f) {
@@ -151,7 +145,7 @@ EQUICONV_INLINE void split_odd(Number<V>* a, const Number<F>* f) {
     Number<V> even = first, odd{};
 #pragma GCC unroll 8
     for (int m = 1; m <= half; ++m) {
-      const V c = splat(T(kOddRoots<R>.cosine[j][m])), s = splat(T(kOddRoots<R>.sine[j][m]));
+      const V c = splat(T(kOddRoots<R>.at[j][m].cosine)), s = splat(T(kOddRoots<R>.at[j][m].sine));
       even.re += c * sum[m].re, even.im += c * sum[m].im;
       odd.re += s * difference[m].im, odd.im -= s * difference[m].re;
     }

@@ -1,24 +1,28 @@
 // The passes over a row and the depth-first walk that joins them to the leaves (ring.h).
 #pragma once
 #include "ring.h"
+#include "roots.h"
 
 namespace {
 
 // ---- the top pass: from the row as it is in memory to the first blocks, and back -----------------
 // Splitting x^N - i is the only pass that sees real input, and its factors are constants of the code.
 
-// exp(2 pi i (1/4 + s) m / R), the value of x^m at the s-th root of x^R = i
+// exp(2 pi i (1/4 + s) m / R), the value of x^m at the s-th root of x^R = i; for R a power of two the roots
+// are in the order in which halving leaves them.
 template <class T, int R>
 struct Roots {
-  Factor<T> at[R][R];
-  Roots() {
-    const std::vector<double> turns = plan_building::children({0.25}, R);
+  Factor<T> at[R][R] = {};
+  constexpr Roots() {
     for (int s = 0; s < R; ++s)
-      for (int m = 0; m < R; ++m) at[s][m] = plan_building::factor<T>(turns[std::size_t(s)] * m);
+      for (int m = 0; m < R; ++m) {
+        const CirclePoint z = circle_point((0.25 + (R % 2 ? s : reversed_bits(s, R))) / R * m);
+        at[s][m] = {T(z.cosine), T(z.sine)};
+      }
   }
 };
 template <class T, int R>
-inline const Roots<T, R> kRoots{};
+constexpr Roots<T, R> kRoots{};
 
 // By halves, for R a power of two: a block's r is its first root to the power of the half.
 template <class T, int R, bool Real, int Size = R, int First = 0>

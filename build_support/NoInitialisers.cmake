@@ -1,0 +1,18 @@
+# cmake -DOBJDUMP=… -P NoInitialisers.cmake -- OBJECT…: the object files run nothing when a library is loaded. An
+# initialiser compiled for a higher capability would end the process on any lesser processor at import.
+set(objects "")
+set(after_dashes FALSE)
+math(EXPR last "${CMAKE_ARGC} - 1")
+foreach(i RANGE ${last})
+  if(after_dashes)
+    list(APPEND objects "${CMAKE_ARGV${i}}")
+  elseif(CMAKE_ARGV${i} STREQUAL "--")
+    set(after_dashes TRUE)
+  endif()
+endforeach()
+foreach(object ${objects})
+  execute_process(COMMAND "${OBJDUMP}" -h "${object}" OUTPUT_VARIABLE sections COMMAND_ERROR_IS_FATAL ANY)
+  if(sections MATCHES "\\.(init_array|ctors)")
+    message(FATAL_ERROR "equiconv: ${object} initialises something when it is loaded; make it constexpr")
+  endif()
+endforeach()
