@@ -49,7 +49,7 @@ clean:
 
 .venv/built: .venv/torch .venv/settings $(sources)
 	@echo "building equiconv (minutes the first time, then only what changed)"
-	@$(install) '.[bench,test]'
+	@$(install) '.[test]'
 	@$(python) -c "import equiconv; i = equiconv.build_info(); print('built:', i['cpu_capability'], 'kernels,', \
 	  'CUDA kernels for ' + i['cuda_archs'] if i['nvcc'] else 'no CUDA kernels (CUDA=OFF, or no nvcc)')"
 	@touch $@

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from equiconv import Graph
 from equiconv.__main__ import main
-from equiconv.demo.nbody import run, simulate, train
+from equiconv.demo import contest
+from equiconv.demo.nbody import simulate, train
+from equiconv.demo.ponita import CONTESTANTS
 
 TINY = ["--channels", "8", "--functions", "8", "--orientations", "4", "--layers", "1", "--threads", "1"]
 
@@ -66,9 +68,7 @@ def some_data(count: int) -> simulate.Trajectories:
 def test_contestants_start_as_the_same_function() -> None:
     settings = train.Settings(seconds=1, channels=8, functions=8, orientations=4, layers=2)
     data, graph = some_data(3), Graph.complete([5] * 3)
-    plain, ours = (
-        train.predict(train.make(name, settings).eval(), data, graph) for name in train.CONTESTANTS
-    )
+    plain, ours = (train.predict(train.make(name, settings).eval(), data, graph) for name in CONTESTANTS)
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
 
 
@@ -94,7 +94,7 @@ def test_end_to_end(
     printed = capsys.readouterr().out
     assert "In short: test error" in printed
     document = json.loads((tmp_path / "out" / "nbody.json").read_text())
-    assert set(document["runs"]) == set(train.CONTESTANTS)
+    assert set(document["runs"]) == set(CONTESTANTS)
     for measurements in document["runs"].values():
         assert measurements[-1]["steps"] >= 1
         assert measurements[-1]["test"] > 0
@@ -107,7 +107,7 @@ def test_the_test_error_is_that_of_the_best_validation() -> None:
         {"validation": v, "test": t, "seconds": 1.0, "steps": 1}
         for v, t in zip(validation, test, strict=True)
     ]
-    assert run.best_so_far(measurements) == [0.5, 0.9, 0.9]
+    assert contest.best_so_far(measurements) == [0.5, 0.9, 0.9]
 
 
 def test_options_of_other_examples_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,10 @@ from typing import Any, NamedTuple
 from ..bench.cli import BadOptions
 from . import run as text
 from . import train
+from .forces import run as forces
+from .forces import train as forces_train
+from .molecules import run as molecules
+from .molecules import train as molecules_train
 from .nbody import run as nbody
 from .nbody import train as nbody_train
 
@@ -27,6 +31,10 @@ class Example(NamedTuple):
 EXAMPLES = {
     "text": Example(text.run, train.Settings, 2, 60, "a language model of long convolutions"),
     "nbody": Example(nbody.run, nbody_train.Settings, 2, 1200, "PONITA on charged particles"),
+    "molecules": Example(
+        molecules.run, molecules_train.Settings, 2, 120, "PONITA on measured energies of molecules"
+    ),
+    "forces": Example(forces.run, forces_train.Settings, 2, 240, "PONITA as a force field, and its dynamics"),
 }
 
 
@@ -54,6 +62,7 @@ SIZES = {
     "layers": "of PONITA",
     "orientations": "at each point",
     "functions": "in the basis of PONITA's filters",
+    "steps": "of the dynamics by learned forces",
 }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from .. import cache
 
 PARTICLES = 5
 TIME_STEP = 1e-3
@@ -48,9 +48,8 @@ class Trajectories:
 
 def load(seed: int = 43) -> dict[str, Trajectories]:
     """Training, validation and test data, from the user's cache or simulated (some seconds) and put there."""
-    path = cache() / f"nbody-v{VERSION}-{seed}.pt"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def made() -> list[Tensor]:
         drawn = starts(seed)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the steps are too short to share: two threads take longer
@@ -59,16 +58,11 @@ def load(seed: int = 43) -> dict[str, Trajectories]:
             for first in range(0, sum(USED), AT_ONCE)
         ]
         torch.set_num_threads(threads)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        torch.save([torch.cat(some) for some in zip(*simulated, strict=True)], unfinished)
-        unfinished.replace(path)  # at once, so that no other process ever reads half a file
-    everything = Trajectories(*torch.load(path, weights_only=True))
+        return [torch.cat(some) for some in zip(*simulated, strict=True)]
+
+    everything = Trajectories(*cache.kept(f"nbody-v{VERSION}-{seed}", made))
     ends = itertools.accumulate(USED)
     return {n: everything[end - size : end] for n, size, end in zip(PARTS, USED, ends, strict=True)}
-
-
-def cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "equiconv"
 
 
 def starts(seed: int) -> tuple[Tensor, Tensor, Tensor]:
