@@ -18,8 +18,9 @@ cpp_sources = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 .PHONY: demo test mutants bench build lint format clean
 .DELETE_ON_ERROR:
 
+# The first one takes about a minute, all of them half an hour.
 demo: build
-	$(python) -m equiconv demo
+	for example in text molecules forces nbody; do $(python) -m equiconv demo $$example || exit 1; done
 
 test: build
 	$(python) -m pytest $(PYTEST_ARGS)

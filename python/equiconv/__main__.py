@@ -14,7 +14,12 @@ from .bench.cli import BadOptions
 from .demo import cli as demo
 from .demo.process import Failed
 
-EXTRAS = ("rich", "matplotlib")
+EXTRAS = {
+    "ase": "demo",
+    "matplotlib": "bench",
+    "numpy": "bench",
+    "rich": "bench",
+}  # what comes with which extra
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRAS:
             raise
-        message = f"this needs {missing}, which is not installed: pip install equiconv[bench]"
+        message = f"this needs {missing}, which is not installed: pip install equiconv[{EXTRAS[missing]}]"
     print(f"{options.parser.prog}: {message}", file=sys.stderr)
     return 2
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import contest
 from ..contest import Runs, best
 from ..ponita import CONTESTANTS
-from .data import PARTS
+from .data import PARTS, load
 from .train import Settings
 
 COLUMNS = {"training": ".4f", "validation": ".3f", "test": ".3f"}
@@ -21,6 +21,7 @@ def run(settings: Settings, folder: Path) -> int:
         f"and is tested on {PARTS['test']} others: {settings.seconds:g} s with plain PyTorch, then "
         f"{settings.seconds:g} s with equiconv; same start, same data. Errors are mean absolute ones, in eV."
     )
+    load()  # before all else, because it needs a package that may be missing
     runs = contest.hold("equiconv.demo.molecules.train", CONTESTANTS, settings, COLUMNS)
     print(f"\n{sentence(runs)}")
 
