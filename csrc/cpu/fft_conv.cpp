@@ -25,7 +25,7 @@ class Forward {
         spread_(items_.count(), items_.group, threads, parallel) {
     reuse_ = !conv_.direct && size.shared && items_.group * conv_.points <= Convolution<T>::kReuse;
     in_place_ = conv_.in_place({a.x, a.pre_gate, a.post_gate, as_input(a.y)});
-    past_caches_ = past_caches(a.y.dtype, size.batch * size.channels * size.length);
+    past_caches_ = past_caches(a.y.dtype, size.batch * size.channels * size.length, in_place_);
   }
 
   std::int64_t scratch() const {
@@ -118,7 +118,7 @@ class Forward {
   // then.
   Ahead ahead(const Item& item, const Item& next, std::int64_t batch, std::int64_t c) const {
     const auto& n = conv_.size;
-    Ahead rows;
+    Ahead rows(conv_.leaves());
     look_ahead(rows, a_.post_gate, batch, item.channel + c, n.length);
     if (!past_caches_) look_ahead(rows, a_.y, batch, item.channel + c, n.length);
     const Row then = item.after(next, batch, c);
@@ -189,7 +189,7 @@ class Backward {
         spread_(items_.count(), items_.group, threads, parallel),
         in_place_(conv_.in_place({a.grad_out, a.x, a.pre_gate, a.post_gate, as_input(a.grad_x),
                                   as_input(a.grad_pre_gate), as_input(a.grad_post_gate)})),
-        past_caches_(past_caches(a.x.dtype, size.batch * size.channels * size.length)) {}
+        past_caches_(past_caches(a.x.dtype, size.batch * size.channels * size.length, in_place_)) {}
 
   std::int64_t scratch() const {
     Arena arena(nullptr);
@@ -320,7 +320,7 @@ class Backward {
 
   Ahead ahead(const Item& item, const Item& next, std::int64_t batch, std::int64_t c) const {
     const auto& n = conv_.size;
-    Ahead rows;
+    Ahead rows(conv_.leaves());
     if (!past_caches_) {
       for (const Output* a : {&a_.grad_x, &a_.grad_pre_gate, &a_.grad_post_gate})
         look_ahead(rows, *a, batch, item.channel + c, n.length);

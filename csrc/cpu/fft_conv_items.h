@@ -55,6 +55,7 @@ struct Convolution {
   }
   std::int64_t filter_row() const { return direct ? size.taps : pitch; }
   std::int64_t vectors() const { return direct ? 0 : transform->vectors(); }
+  std::int64_t leaves() const { return direct ? 1 : transform->even_points() / Plan<T>::kLeaf; }
 
   // Filters made as (taps, channels), as a network does, are turned a tile at a time, as signals are.
   bool turns(const Input& filter, std::int64_t group) const {

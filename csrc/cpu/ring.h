@@ -4,9 +4,11 @@
 // A pass splits every polynomial modulo x^n - c into 2 or 4 of lower degree; the factors are constant over a
 // block, so they are broadcast scalars, and the recursion is depth first: a block is finished while it is in
 // cache. At W*W points (a leaf) the block is W vectors: they split down to one vector each, are transposed,
-// and lanes then hold different blocks; those split on down to degree S = min(W, 4), where two of them are
-// multiplied by the schoolbook rule. The way back is the adjoint of the way down, divided by N.
+// and lanes then hold different blocks; those split on down to degree S = 4, or 2 where registers are few,
+// where two of them are multiplied by the schoolbook rule. The way back is the adjoint of the way down,
+// divided by N.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -46,13 +48,20 @@ EQUICONV_INLINE Complex<T> multiply_conj(Complex<T> a, Complex<T> b) {  // a * c
   return {a.re * b.re + a.im * b.im, a.im * b.re - a.re * b.im};
 }
 
-// (a, b) -> (a + r b, a - r b), six fused multiply-adds
+// (a, b) -> (a + r b, a - r b): six fused multiply-adds; with few registers eight operations of fewer
+// operands, half of them additions
 template <class T>
 EQUICONV_INLINE void split2(Complex<T>& a, Complex<T>& b, Complex<T> r) {
-  const Vec<T> two = splat(T(2));
-  const Complex<T> sum{a.re + r.re * b.re - r.im * b.im, a.im + r.re * b.im + r.im * b.re};
-  b = {two * a.re - sum.re, two * a.im - sum.im};
-  a = sum;
+  if constexpr (kManyRegisters) {
+    const Vec<T> two = splat(T(2));
+    const Complex<T> sum{a.re + r.re * b.re - r.im * b.im, a.im + r.re * b.im + r.im * b.re};
+    b = {two * a.re - sum.re, two * a.im - sum.im};
+    a = sum;
+  } else {
+    const Complex<T> product = multiply(b, r);
+    b = a - product;
+    a = a + product;
+  }
 }
 template <class T>
 EQUICONV_INLINE void split4(Complex<T>& a0, Complex<T>& a1, Complex<T>& a2, Complex<T>& a3, Complex<T> r1,
@@ -99,8 +108,9 @@ struct Factors4 {
   Factor<T> r1, r2, r3;  // r2 = exp(i theta/4), its square and its cube
 };
 
-// How `size` vectors split into single ones: by 4, after a first step by 2 if log2(size) is odd.
-constexpr int vector_radix(int size) { return size == 2 || size == 8 ? 2 : 4; }
+// How `size` vectors split into single ones: by 4, and by 2 once if log2(size) is odd, first or, where
+// registers are few, last.
+constexpr int vector_radix(int size) { return size == 2 || (size == 8 && kManyRegisters) ? 2 : 4; }
 constexpr int vector_steps(int size) {
   return size == 1 ? 0 : 1 + vector_radix(size) * vector_steps(size / vector_radix(size));
 }
@@ -109,9 +119,10 @@ constexpr int vector_steps(int size) {
 template <class T>
 struct Plan {
   static constexpr int W = kLanes<T>;
-  static constexpr int kLeaf = W * W;       // points of a leaf
-  static constexpr int S = W < 4 ? W : 4;   // degree at which polynomials are multiplied
-  static constexpr int kLaneRadix = W / S;  // 4, 2 or 1: how far lanes still split
+  static constexpr int kLeaf = W * W;  // points of a leaf
+  static constexpr int kMost = kManyRegisters ? 4 : 2;
+  static constexpr int S = W < kMost ? W : kMost;  // degree at which polynomials are multiplied
+  static constexpr int kLaneRadix = W / S;         // 4, 2 or 1: how far lanes still split
 
   struct Pass {
     int radix;                         // 2, 4, 8 or 16
@@ -144,6 +155,19 @@ std::int64_t plan_size(std::int64_t length) {
 }
 
 namespace plan_building {
+
+// Measured: how many halvings are best done by one pass, the top pass of n points and each of those that
+// follow.
+constexpr int top_halvings(int left, std::int64_t n) {
+  if (left < 2) return left;
+  if (!kManyRegisters) return 2;
+  return left % 2 || n >= 1 << 16 ? 3 : 2;  // 8 pays where a row is past the second cache
+}
+constexpr int pass_halvings(int left) {
+  if (!kManyRegisters) return left % 2 ? std::min(left, 3) : 2;
+  return left <= 4 ? left : 3;  // 16 at the end only: farther apart, 16 blocks fall on the same few sets of
+                                // the first cache
+}
 
 inline std::vector<double> children(const std::vector<double>& turns, int radix) {
   std::vector<double> out;
@@ -211,16 +235,14 @@ std::unique_ptr<Plan<T>> make_plan(std::int64_t n) {
   std::int64_t blocks = n / P::kLeaf;  // leaves: {1, 3, 5} * 2^b
   int halvings = 0;
   while (blocks % 2 == 0) blocks /= 2, ++halvings;
-  if (blocks > 1) plan->top = int(blocks);
-  else if (halvings % 2) plan->top = halvings > 1 ? 8 : 2, halvings -= halvings > 1 ? 3 : 1;
-  else if (halvings)  // measured: 8 pays where a row is past the second cache
-    plan->top = n >= 1 << 16 ? 8 : 4, halvings -= n >= 1 << 16 ? 3 : 2;
+  const int top_step = blocks > 1 ? 0 : top_halvings(halvings, n);
+  plan->top = blocks > 1 ? int(blocks) : 1 << top_step;
+  halvings -= top_step;
 
   std::vector<double> turns{0.25};  // x^N - i
   turns = children(turns, plan->top);
-  while (halvings) {  // 16 at the end only: farther apart, 16 blocks fall on the same few sets of the first
-                      // cache
-    const int step = halvings <= 4 ? halvings : 3, radix = 1 << step;
+  while (halvings) {
+    const int step = pass_halvings(halvings), radix = 1 << step;
     typename P::Pass pass{radix, std::vector<Factors4<T>>(turns.size() * vector_steps(radix))};
     std::vector<double> next;
     Factors4<T>* out = pass.factors.data();

@@ -1,5 +1,7 @@
 // The passes over a row and the depth-first walk that joins them to the leaves (ring.h).
 #pragma once
+#include <algorithm>
+
 #include "ring.h"
 #include "roots.h"
 
@@ -100,38 +102,48 @@ EQUICONV_INLINE void merge_top(Complex<T>* a) {
   else merge_halves<T, R>(a);
 }
 
-// Vectors [j0, j1) of every one of the R segments of a row. A source gives the points from position t on, as
-// source.re(t) and, unless it is kReal, source.im(t).
+// A source gives R vectors of points, `step` points apart, the first from position t on, by
+// read<kWhole>(t, step, a), zeros past its end; a sink takes them by write<kWhole>. Of so many vectors as
+// whole() says all points exist, and kWhole says that it is them. Sources and sinks are copied: what they
+// hold stays in registers.
+
+// Vectors [j0, j1) of every one of the R segments of a row.
 template <class T, int R, class Source>
-void read_top(const Source& source, Complex<T>* out, std::int64_t vectors, std::int64_t j0, std::int64_t j1) {
+void read_top(const Source source, Complex<T>* out, std::int64_t vectors, std::int64_t j0, std::int64_t j1) {
   const std::int64_t q = vectors / R;
-  for (std::int64_t j = j0; j < j1; ++j) {
-    Complex<T> a[R];
+  const auto pass = [=](auto whole, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t j = begin; j < end; ++j) {
+      Complex<T> a[R];
+      source.template read<whole>(kLanes<T> * j, kLanes<T> * q, a);
+      split_top<T, R, Source::kReal>(a);
 #pragma GCC unroll 8
-    for (int s = 0; s < R; ++s) {
-      a[s].re = source.re(kLanes<T> * (j + s * q));
-      if constexpr (!Source::kReal) a[s].im = source.im(kLanes<T> * (j + s * q));
+      for (int s = 0; s < R; ++s) out[j + s * q] = a[s];
     }
-    split_top<T, R, Source::kReal>(a);
-#pragma GCC unroll 8
-    for (int s = 0; s < R; ++s) out[j + s * q] = a[s];
-  }
+  };
+  const std::int64_t middle = std::clamp(source.whole() - (R - 1) * q, j0, j1);
+  pass(std::true_type{}, j0, middle);
+  pass(std::false_type{}, middle, j1);
 }
-// A sink takes the points from position t on, as sink(t, re, im). The adjoint of all splits is N / S times
-// their inverse.
+// The adjoint of all splits is N / S times their inverse.
 template <class T, int R, class Sink>
-void write_top(const Complex<T>* in, const Sink& sink, std::int64_t vectors, std::int64_t j0,
+void write_top(const Complex<T>* in, const Sink sink, std::int64_t vectors, std::int64_t j0,
                std::int64_t j1) {
   const std::int64_t q = vectors / R;
   const Vec<T> scale = splat(T(Plan<T>::S) / T(vectors * kLanes<T>));
-  for (std::int64_t j = j0; j < j1; ++j) {
-    Complex<T> a[R];
+  const auto pass = [=](auto whole, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t j = begin; j < end; ++j) {
+      Complex<T> a[R];
 #pragma GCC unroll 8
-    for (int s = 0; s < R; ++s) a[s] = in[j + s * q];
-    merge_top<T, R>(a);
+      for (int s = 0; s < R; ++s) a[s] = in[j + s * q];
+      merge_top<T, R>(a);
 #pragma GCC unroll 8
-    for (int s = 0; s < R; ++s) sink(kLanes<T> * (j + s * q), a[s].re * scale, a[s].im * scale);
-  }
+      for (int s = 0; s < R; ++s) a[s] = {a[s].re * scale, a[s].im * scale};
+      sink.template write<whole>(kLanes<T> * j, kLanes<T> * q, a);
+    }
+  };
+  const std::int64_t middle = std::clamp(sink.whole() - (R - 1) * q, j0, j1);
+  pass(std::true_type{}, j0, middle);
+  pass(std::false_type{}, middle, j1);
 }
 
 template <class F>
@@ -180,22 +192,27 @@ struct Ahead {
   struct Pieces {
     const char* first;
     std::int64_t count, stride, lines;  // so many pieces, `stride` bytes apart, of so many cache lines
+    std::int64_t share;                 // of a leaf
   };
+  std::int64_t leaves;
   std::array<Pieces, 12> pieces;
   int used = 0;
+
+  explicit Ahead(std::int64_t n) : leaves(n) {}
 
   void add_row(const void* first, std::int64_t bytes) {
     if (bytes <= kLongest) add(first, (bytes + 63) / 64, 64, 64);
   }
   void add(const void* first, std::int64_t count, std::int64_t stride, std::int64_t bytes) {
-    pieces[std::size_t(used++)] = {static_cast<const char*>(first), count, stride, (bytes + 63) / 64};
+    pieces[std::size_t(used++)] = {static_cast<const char*>(first), count, stride, (bytes + 63) / 64,
+                                   (count + leaves - 1) / leaves};
   }
   // Inlined by force: GCC 12 takes a function that only prefetches for one without effect.
-  EQUICONV_INLINE void fetch(std::int64_t leaf, std::int64_t leaves) const {
+  EQUICONV_INLINE void fetch(std::int64_t leaf) const {
     for (int i = 0; i < used; ++i) {
       const Pieces& p = pieces[std::size_t(i)];
-      const std::int64_t end = p.count * (leaf + 1) / leaves;
-      for (std::int64_t n = p.count * leaf / leaves; n < end; ++n)
+      const std::int64_t begin = p.share * leaf, end = std::min(begin + p.share, p.count);
+      for (std::int64_t n = begin; n < end; ++n)
         for (std::int64_t line = 0; line < p.lines; ++line)
           __builtin_prefetch(p.first + p.stride * n + 64 * line, 0, 2);
     }
@@ -239,7 +256,7 @@ void walk(const Plan<T>& plan, const Spectra<T>& x, std::size_t pass, std::int64
           std::int64_t vectors) {
   if (pass == plan.passes.size()) {
     const auto& leaf = plan.leaves[std::size_t(block)];
-    if (x.ahead) x.ahead->fetch(block, std::int64_t(plan.leaves.size()));
+    if (x.ahead) x.ahead->fetch(block);
     for (Complex<T>* s : x.split) {
       if (!s) break;
       leaf_split(s + at, leaf);

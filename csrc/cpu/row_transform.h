@@ -14,28 +14,43 @@
 
 namespace {
 
-// Rows in the arithmetic type, as sources and sinks of the passes.
+// Rows in the arithmetic type, as sources and sinks of the passes. They are as long as the ring.
+constexpr std::int64_t kEndless = std::int64_t(1) << 62;
 template <class T>
 struct RealRow {
   static constexpr bool kReal = true;
   const T* row;
-  Vec<T> re(std::int64_t t) const { return load(row + t); }
+  static constexpr std::int64_t whole() { return kEndless; }
+  template <bool, int R>
+  EQUICONV_INLINE void read(std::int64_t t, std::int64_t step, Complex<T> (&a)[R]) const {
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) a[s].re = load(row + t + s * step);
+  }
 };
 template <class T>
 struct ComplexRow {
   static constexpr bool kReal = false;
   const T *row, *imaginary;
-  Vec<T> re(std::int64_t t) const { return load(row + t); }
-  Vec<T> im(std::int64_t t) const { return load(imaginary + t); }
+  static constexpr std::int64_t whole() { return kEndless; }
+  template <bool, int R>
+  EQUICONV_INLINE void read(std::int64_t t, std::int64_t step, Complex<T> (&a)[R]) const {
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) a[s] = {load(row + t + s * step), load(imaginary + t + s * step)};
+  }
 };
 // re <- real part, im <- imaginary part if kIm; plus skip times what was there if kSkip.
 template <class T, bool kIm, bool kSkip>
 struct RowSink {
   T *row, *imaginary;
   T skip;
-  void operator()(std::int64_t t, Vec<T> re, Vec<T> im) const {
-    put(row + t, re);
-    if constexpr (kIm) put(imaginary + t, im);
+  static constexpr std::int64_t whole() { return kEndless; }
+  template <bool, int R>
+  EQUICONV_INLINE void write(std::int64_t t, std::int64_t step, const Complex<T> (&a)[R]) const {
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) {
+      put(row + t + s * step, a[s].re);
+      if constexpr (kIm) put(imaginary + t + s * step, a[s].im);
+    }
   }
   void put(T* to, Vec<T> v) const {
     if constexpr (kSkip) v += splat(skip) * load(to);

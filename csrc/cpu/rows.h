@@ -28,11 +28,13 @@ Lie lie_of(const A& a, const B& gate, std::int64_t channels) {
 }
 
 // Channels that are worth loading together: some tiles' width where channels are contiguous, else one.
-// Measured: a group of 4 tiles is loaded half again as fast as one; of long rows it would take much memory
-// for no gain.
+// Measured: a group of 4 tiles is loaded half again as fast as one, 8 narrow ones of short rows a quarter
+// faster than that; of long rows it would take much memory for no gain.
 template <class T, class Void>
 std::int64_t group_of(const equiconv::Array<Void>& a, std::int64_t length) {
-  return lie_of(a) == Lie::tiles ? (length <= 1 << 17 ? 4 : 1) * kLanes<T> : 1;
+  if (lie_of(a) != Lie::tiles) return 1;
+  const std::int64_t tiles = length > 1 << 17 ? 1 : kManyRegisters || length > 1 << 11 ? 4 : 8;
+  return tiles * kLanes<T>;
 }
 
 template <class Pointee, class Void>
@@ -48,10 +50,13 @@ struct Part {
 };
 
 // ---- contiguous rows where they lie, as sources and sinks of the passes ----
-// Several streams are read at once, each across pages: their next lines are asked for by hand.
-template <class S>
-EQUICONV_INLINE void fetch_next(const S* p) {
-  __builtin_prefetch(reinterpret_cast<const char*>(p) + 1024);
+// Several streams are read at once, each across pages: their next lines are asked for by hand, once a line.
+template <int R = 1, class S>
+EQUICONV_INLINE void fetch_next(const S* p, std::int64_t t, std::int64_t step = 0) {
+  constexpr std::int64_t line = 64 / sizeof(S);
+  if (kLanes<typename Arithmetic<S>::type> < line && t % line) return;
+#pragma GCC unroll 8
+  for (int s = 0; s < R; ++s) __builtin_prefetch(reinterpret_cast<const char*>(p + t + s * step) + 1024);
 }
 
 // x[t] (* gate[t]), zero from `length` on.
@@ -60,11 +65,28 @@ struct GatedRow {
   static constexpr bool kReal = true;
   const S *x, *gate;
   std::int64_t length;
+
+  std::int64_t whole() const { return length / kLanes<T>; }
+  template <bool kWhole, int R>
+  EQUICONV_INLINE void read(std::int64_t t, std::int64_t step, Complex<T> (&a)[R]) const {
+    if constexpr (kWhole) {
+      fetch_next<R>(x, t, step);
+#pragma GCC unroll 8
+      for (int s = 0; s < R; ++s) a[s].re = load(x + t + s * step);
+      if (!gate) return;
+      fetch_next<R>(gate, t, step);
+#pragma GCC unroll 8
+      for (int s = 0; s < R; ++s) a[s].re *= load(gate + t + s * step);
+    } else {
+#pragma GCC unroll 8
+      for (int s = 0; s < R; ++s) a[s].re = re(t + s * step);
+    }
+  }
   EQUICONV_INLINE Vec<T> re(std::int64_t t) const {
     if (t + kLanes<T> <= length) {
-      fetch_next(x + t);
+      fetch_next(x, t);
       if (!gate) return load(x + t);
-      fetch_next(gate + t);
+      fetch_next(gate, t);
       return load(x + t) * load(gate + t);
     }
     if (t >= length) return Vec<T>{};
@@ -84,23 +106,55 @@ struct GatedSink {
   bool with_skip;
   T skip;
   bool past_caches;
-  EQUICONV_INLINE void operator()(std::int64_t t, Vec<T> v, Vec<T>) const {
-    if (t >= u.length) return;
-    if (with_skip) v += splat(skip) * u.re(t);
-    put(first, t, v);
-    put(second, t, v);
+
+  std::int64_t whole() const { return u.whole(); }
+  template <bool kWhole, int R>
+  EQUICONV_INLINE void write(std::int64_t t, std::int64_t step, Complex<T> (&a)[R]) const {
+    if (with_skip) {
+      Complex<T> b[R];
+      u.template read<kWhole>(t, step, b);
+#pragma GCC unroll 8
+      for (int s = 0; s < R; ++s) a[s].re += splat(skip) * b[s].re;
+    }
+    for (const Out& out : {first, second}) {
+      if (!out.y) continue;
+      if constexpr (kWhole) {
+        put_whole(out, t, step, a);
+      } else {
+#pragma GCC unroll 8
+        for (int s = 0; s < R; ++s) put(out, t + s * step, a[s].re);
+      }
+    }
+  }
+  template <int R>
+  EQUICONV_INLINE void put_whole(const Out& out, std::int64_t t, std::int64_t step,
+                                 const Complex<T> (&a)[R]) const {
+    Vec<T> v[R];
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) v[s] = a[s].re;
+    if (out.gate) {
+      fetch_next<R>(out.gate, t, step);
+#pragma GCC unroll 8
+      for (int s = 0; s < R; ++s) v[s] *= load(out.gate + t + s * step);
+    }
+    if (!past_caches) fetch_next<R>(out.y, t, step);
+#pragma GCC unroll 8
+    for (int s = 0; s < R; ++s) store(out.y + t + s * step, v[s], past_caches);
   }
   EQUICONV_INLINE void put(const Out& out, std::int64_t t, Vec<T> v) const {
-    if (!out.y) return;
+    if (t >= u.length) return;
     if (t + kLanes<T> <= u.length) {
-      if (out.gate) fetch_next(out.gate + t), v *= load(out.gate + t);
-      if (past_caches) return stream<S, T>(out.y + t, v);
-      fetch_next(out.y + t);
-      store(out.y + t, v);
+      if (out.gate) fetch_next(out.gate, t), v *= load(out.gate + t);
+      if (!past_caches) fetch_next(out.y, t);
+      store(out.y + t, v, past_caches);
     } else {
       const int count = int(u.length - t);
       store_some<T>(out.y + t, out.gate ? v * load_some<T>(out.gate + t, count) : v, count);
     }
+  }
+  EQUICONV_INLINE static void store(S* to, Vec<T> v, bool past_caches) {
+    if (past_caches) stream<S, T>(to, v);
+    else ::store(to, v);
   }
 };
 
@@ -121,8 +175,11 @@ T dot(const A& a, const B& b, std::int64_t n) {
   return sum<T>(dot_lanes<T>(a, b, 0, n));
 }
 
-// Whether outputs are so large that they would only push others out of the caches.
-inline bool past_caches(DType dtype, std::int64_t elements) { return elements * bytes_of(dtype) >= 1 << 24; }
+// Whether outputs are so large that they would only push others out of the caches. Of rows 4 to 16 are stored
+// side by side, so they only where a vector is a whole cache line: half lines reach the memory one by one.
+inline bool past_caches(DType dtype, std::int64_t elements, bool in_place) {
+  return elements * bytes_of(dtype) >= 1 << 24 && (!in_place || kVectorBytes == 64);
+}
 // Adds a row of contiguous positions to what is fetched ahead.
 template <class Void>
 void look_ahead(Ahead& ahead, const equiconv::Array<Void>& a, std::int64_t batch, std::int64_t channel,
@@ -250,27 +307,46 @@ void store_rows(const Output& y, const Input& gate, const Part& part, const T* r
           const int then = int(std::min<std::int64_t>(W, n - t - height));
           if (!past_caches) fetch_block<S>(x + (t + W) * y.position, y.position, then, part.channels);
           if (p) fetch_block<S>(p + (t + W) * gate.position, gate.position, then, part.channels);
-          for (std::int64_t c = 0; c < part.channels; c += W) {
-            const int width = int(std::min<std::int64_t>(W, part.channels - c));
-            Vec<T> tile[W];
-            if (height == W && width == W) {
+          const auto whole = [&](auto tiles, std::int64_t c) {
+            constexpr int kTiles = tiles;
+            Vec<T> tile[kTiles][W] = {};
+#pragma GCC unroll 2
+            for (int k = 0; k < kTiles; ++k) {
 #pragma GCC unroll 16
-              for (int i = 0; i < W; ++i) tile[i] = load(rows + (c + i) * pitch + t);
-              transpose<T>(tile);
+              for (int i = 0; i < W; ++i) tile[k][i] = load(rows + (c + k * W + i) * pitch + t);
+              transpose<T>(tile[k]);
               if (p) {
 #pragma GCC unroll 16
-                for (int i = 0; i < W; ++i) tile[i] *= load(p + c + (t + i) * gate.position);
+                for (int i = 0; i < W; ++i) tile[k][i] *= load(p + c + k * W + (t + i) * gate.position);
               }
-              S* to = x + c + t * y.position;
-              if (past_caches) {
+            }
+            S* to = x + c + t * y.position;
+            if (past_caches) {
 #pragma GCC unroll 16
-                for (int i = 0; i < W; ++i) stream<S, T>(to + i * y.position, tile[i]);
-              } else {
+              for (int i = 0; i < W; ++i)
+#pragma GCC unroll 2
+                for (int k = 0; k < kTiles; ++k) stream<S, T>(to + k * W + i * y.position, tile[k][i]);
+            } else {
 #pragma GCC unroll 16
-                for (int i = 0; i < W; ++i) store(to + i * y.position, tile[i]);
+              for (int i = 0; i < W; ++i)
+#pragma GCC unroll 2
+                for (int k = 0; k < kTiles; ++k) store(to + k * W + i * y.position, tile[k][i]);
+            }
+          };
+          // so many tiles at once as make whole cache lines
+          constexpr int kLineTiles = 64 / kVectorBytes;
+          for (std::int64_t c = 0; c < part.channels;) {
+            if constexpr (kLineTiles > 1)
+              if (height == W && part.channels - c >= kLineTiles * W) {
+                whole(std::integral_constant<int, kLineTiles>{}, c), c += kLineTiles * W;
+                continue;
               }
+            const int width = int(std::min<std::int64_t>(W, part.channels - c));
+            if (height == W && width == W) {
+              whole(std::integral_constant<int, 1>{}, c), c += W;
               continue;
             }
+            Vec<T> tile[W];
             for (int i = 0; i < W; ++i) tile[i] = Vec<T>{};
             for (int i = 0; i < width; ++i) tile[i] = load_some<T>(rows + (c + i) * pitch + t, height);
             transpose<T>(tile);
@@ -278,6 +354,7 @@ void store_rows(const Output& y, const Input& gate, const Part& part, const T* r
               if (p) tile[i] *= load_some<T>(p + c + (t + i) * gate.position, width);
               store_some<T>(x + c + (t + i) * y.position, tile[i], width);
             }
+            c += width;
           }
         }
         break;

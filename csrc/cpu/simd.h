@@ -1,12 +1,15 @@
 // Vectors of the capability this file is compiled for, by GCC's vector extensions. Everything is in an
 // anonymous namespace: the same names mean other widths in another capability's object file.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 #include <utility>
 #if defined(__F16C__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 #define EQUICONV_INLINE __attribute__((always_inline)) inline
@@ -20,6 +23,10 @@ constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;
 #endif
+
+// AVX-512 came with twice the registers. With 16 of them a butterfly of few operands, or one that spills
+// less, wins.
+constexpr bool kManyRegisters = kVectorBytes == 64;
 
 template <class T>
 constexpr int kLanes = kVectorBytes / int(sizeof(T));
@@ -189,6 +196,33 @@ inline void store_some(S* p, Vec<T> v, int count) {
   std::memcpy(p, all, std::size_t(count) * sizeof(S));
 }
 
+inline Vec<float> square_root(Vec<float> v) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_maskz_sqrt_ps(0xffff, (__m512)v);
+#elif defined(__AVX2__)
+  return (Vec<float>)_mm256_sqrt_ps((__m256)v);
+#elif defined(__SSE2__)
+  return (Vec<float>)_mm_sqrt_ps((__m128)v);
+#else
+  for (int i = 0; i < kLanes<float>; ++i) v[i] = std::sqrt(v[i]);
+  return v;
+#endif
+}
+inline Vec<double> square_root(Vec<double> v) {
+#if defined(__AVX512F__)
+  return (Vec<double>)_mm512_maskz_sqrt_pd(0xff, (__m512d)v);
+#elif defined(__AVX2__)
+  return (Vec<double>)_mm256_sqrt_pd((__m256d)v);
+#elif defined(__SSE2__)
+  return (Vec<double>)_mm_sqrt_pd((__m128d)v);
+#else
+  for (int i = 0; i < kLanes<double>; ++i) v[i] = std::sqrt(v[i]);
+  return v;
+#endif
+}
+inline float square_root(float a) { return std::sqrt(a); }
+inline double square_root(double a) { return std::sqrt(a); }
+
 template <class T>
 inline T sum(Vec<T> v) {
   T s = 0;
@@ -196,21 +230,36 @@ inline T sum(Vec<T> v) {
   return s;
 }
 
-// ---- transpose of kLanes x kLanes: exchange of off-diagonal blocks of 1, 2, 4, ... lanes ---------
+// ---- transpose of kLanes x kLanes ----------------------------------------------------------------
+// Exchange of off-diagonal blocks of D lanes: v[i] and v[i + D], for D = 1, 2, 4, ...
 template <class T, int D, int... I>
-__attribute__((always_inline)) inline void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, I...>) {
+EQUICONV_INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, I...>) {
   constexpr int W = kLanes<T>;
   const Vec<T> low = __builtin_shufflevector(a, b, ((I & D) ? I - D + W : I)...);
   const Vec<T> high = __builtin_shufflevector(a, b, ((I & D) ? I + W : I + D)...);
   a = low, b = high;
 }
+// In every 16 bytes, the even lanes of a and b, and their odd ones. Instead of every exchange within 16 bytes
+// it leads to the same transpose, in one instruction each where AVX2 has no blend that moves lanes.
+template <class T, int... I>
+EQUICONV_INLINE void unzip(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, I...>) {
+  constexpr int W = kLanes<T>, G = 16 / int(sizeof(T));
+  const Vec<T> even = __builtin_shufflevector(a, b, (I / G * G + 2 * I % G + (2 * (I % G) < G ? 0 : W))...);
+  const Vec<T> odd =
+      __builtin_shufflevector(a, b, (I / G * G + 2 * I % G + 1 + (2 * (I % G) < G ? 0 : W))...);
+  a = even, b = odd;
+}
 template <class T, int D = 1>
-__attribute__((always_inline)) inline void transpose(Vec<T>* v) {
+EQUICONV_INLINE void transpose(Vec<T>* v) {
   constexpr int W = kLanes<T>;
+  constexpr auto lanes = std::make_integer_sequence<int, W>{};
   if constexpr (D < W) {
 #pragma GCC unroll 16
-    for (int i = 0; i < W; ++i)
-      if (!(i & D)) exchange<T, D>(v[i], v[i + D], std::make_integer_sequence<int, W>{});
+    for (int i = 0; i < W; ++i) {
+      if (i & D) continue;
+      if constexpr (!kManyRegisters && D * int(sizeof(T)) < 16) unzip<T>(v[i], v[i + D], lanes);
+      else exchange<T, D>(v[i], v[i + D], lanes);
+    }
     transpose<T, 2 * D>(v);
   }
 }
