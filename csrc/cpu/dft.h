@@ -58,10 +58,11 @@ inline Number<T> unit(double turns) {  // exp(-2 pi i turns), |turns| not large
   return {T(std::cos(kTwoPi * turns)), T(-std::sin(kTwoPi * turns))};
 }
 
-// To a vector: a factor for all lanes, or one for each.
+// To a vector: a factor for all lanes, or one for each. (Part by part: GCC 12 copies a pair of vectors in
+// halves of vectors, and loads of whole ones then wait for both.)
 template <class V, class F>
 EQUICONV_INLINE Number<V> factor(const Number<F>& f) {
-  if constexpr (std::is_same_v<V, F>) return f;
+  if constexpr (std::is_same_v<V, F>) return {f.re, f.im};
   else return {splat(f.re), splat(f.im)};
 }
 

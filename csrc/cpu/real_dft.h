@@ -9,7 +9,8 @@
 //
 // and back by the adjoint. Odd L: the row is a complex one of L points, imaginary parts 0.
 // So frequencies k and n - k are at hand together. `each_frequency` hands f what the spectra of rows are
-// there, and takes what the spectra of others shall be; it never stores a spectrum by itself.
+// there, and takes what the spectra of others shall be; it never stores a spectrum by itself. A transform may
+// be both.
 //
 //   AlongRealDft    one row; vectors along the row, for L a multiple of 2 W W
 //   AcrossRealDft   W rows side by side, any L; a length with a large prime factor by Bluestein's convolution
@@ -80,6 +81,7 @@ class AlongRealDft {
   int rows() const { return 1; }
   std::int64_t buffer() const { return n_ + 2 * W; }    // numbers of a transform
   std::int64_t spectrum() const { return n_ + 2 * W; }  // numbers of a half spectrum, and room for a vector
+  int multiple() const { return 2; }                    // of a spectrum, in each_frequency
   double scale() const { return 0.25 / double(n_); }    // makes an inverse of a product of two spectra
   double gradient_scale() const { return 0.25 / double(n_); }  // 2/L of a product of two transforms' spectra
 
@@ -102,8 +104,8 @@ class AlongRealDft {
     std::copy_n(from.re, n_ + 1, re), std::copy_n(from.im, n_ + 1, im);
   }
 
-  // f(get, put) once for every frequency: get(transform) is a row's spectrum there times 2, get.of(spectrum)
-  // and put.of(spectrum, …) access arranged half spectra, put(transform, …) sets one. No transform is both.
+  // f(in, out, access) once for every frequency: in[i] is the i-th transform's spectrum there, times
+  // multiple(), out[i] that of a transform to be; access gets and puts arranged half spectra, real ones too.
   template <int kIn, int kOut, class F>
   void each_frequency(const std::array<Plane<T>, kIn>& in, const std::array<Plane<T>, kOut>& out, F f,
                       const Team& team) const {
@@ -111,7 +113,7 @@ class AlongRealDft {
     team.ranges(n_ / 2 / W, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t v = begin; v < end; ++v) {
         const std::int64_t k = v * W, mirror = n_ - k - W + 1;
-        const Number<Vec<T>> w = twiddles_[std::size_t(v)];
+        const Number<Vec<T>> w = factor<Vec<T>>(twiddles_[std::size_t(v)]);
         std::array<Number<Vec<T>>, kIn> a, b;
         std::array<Number<Vec<T>>, kOut> p, q;
         for (int i = 0; i < kIn; ++i) {
@@ -171,11 +173,17 @@ class AlongRealDft {
       if constexpr (kBackwards) backwards(p, k, a);
       else at(p, k, a);
     }
+    EQUICONV_INLINE Vec<T> get(const T* p) const {
+      return kBackwards ? reversed<T>(load(p + k)) : load(p + k);
+    }
+    EQUICONV_INLINE void put(T* p, Vec<T> a) const { store(p + k, kBackwards ? reversed<T>(a) : a); }
   };
   struct Single {
     std::int64_t k;
     Number<T> get(const Plane<T>& p) const { return {p.re[k], p.im[k]}; }
     void put(const Plane<T>& p, Number<T> a) const { p.re[k] = a.re, p.im[k] = a.im; }
+    T get(const T* p) const { return p[k]; }
+    void put(T* p, T a) const { p[k] = a; }
   };
 
   std::int64_t n_;
@@ -201,6 +209,7 @@ class AcrossRealDft {
   int rows() const { return W; }
   std::int64_t buffer() const { return m_ * W; }
   std::int64_t spectrum() const { return (length_ / 2 + 1) * W; }
+  int multiple() const { return even_ ? 2 : 1; }
   double scale() const { return (even_ ? 0.25 : 1) / double(n_); }
   double gradient_scale() const { return (even_ ? 0.25 : 2) / double(n_); }
 
@@ -266,6 +275,8 @@ class AcrossRealDft {
     std::int64_t k;
     EQUICONV_INLINE Number<Vec<T>> get(const Plane<T>& p) const { return p(k); }
     EQUICONV_INLINE void put(const Plane<T>& p, Number<Vec<T>> a) const { p(k, a); }
+    EQUICONV_INLINE Vec<T> get(const T* p) const { return load(p + k * W); }
+    EQUICONV_INLINE void put(T* p, Vec<T> a) const { store(p + k * W, a); }
   };
 
   // How often `transform` changes buffers.

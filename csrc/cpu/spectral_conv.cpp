@@ -8,8 +8,7 @@
 // two back.
 #include "spectral_conv.h"
 
-#include "fft_conv_items.h"
-#include "real_dft.h"
+#include "spectral_rows.h"
 
 namespace {
 
@@ -68,33 +67,6 @@ void store_spectrum(const SpectralConv& size, const Output& gradient, Row at, T*
 }
 
 // ---- what forward and backward share ----------------------------------------------------------------------
-
-template <class T>
-Plane<T> take_plane(Arena& arena, std::int64_t count) {
-  T* re = arena.take<T>(count);
-  return {re, arena.take<T>(count)};
-}
-
-template <class T>
-std::int64_t row_pitch(std::int64_t length) {  // room for a vector; not a power of two
-  return (length + 2 * kLanes<T> - 1) / kLanes<T> * kLanes<T>;
-}
-
-// Channels of an item: as many as are worth loading together, and as are transformed together.
-template <class T>
-std::int64_t group(const SpectralConv& size, const Input& a, const Input& b, int rows) {
-  const std::int64_t loaded = std::max(group_of<T>(a, size.length), group_of<T>(b, size.length));
-  return std::min(std::max<std::int64_t>(loaded, rows), std::max<std::int64_t>(size.channels, 1));
-}
-
-// The c-th chunk of an item's channels, transformed together.
-struct Chunk {
-  std::int64_t first, count;
-};
-inline std::int64_t chunks(std::int64_t channels, int rows) { return (channels + rows - 1) / rows; }
-inline Chunk chunk_of(std::int64_t c, std::int64_t channels, int rows) {
-  return {c * rows, std::min<std::int64_t>(rows, channels - c * rows)};
-}
 
 // Natural rows of half spectra, for a chunk.
 template <class T>
@@ -167,7 +139,8 @@ class SpectralForward {
   };
 
   static Items divide(const SpectralConv& size, const SpectralConvForward& a, int rows, int threads) {
-    Items items{size.batch, size.channels, group<T>(size, a.x, as_input(a.y), rows), size.batch};
+    Items items{size.batch, size.channels, group<T>(size.channels, size.length, {a.x, as_input(a.y)}, rows),
+                size.batch};
     if (size.shared) items.runs = std::min(size.batch, (4 * threads + items.groups() - 1) / items.groups());
     return items;
   }
@@ -288,7 +261,8 @@ class SpectralBackward {
   };
 
   static Items divide(const SpectralConv& size, const SpectralConvBackward& a, int rows) {
-    Items items{size.batch, size.channels, group<T>(size, a.x, a.grad_out, rows), size.batch};
+    Items items{size.batch, size.channels, group<T>(size.channels, size.length, {a.x, a.grad_out}, rows),
+                size.batch};
     if (size.shared)
       items.runs =
           std::max<std::int64_t>(1, std::min(size.batch, (kRuns + items.groups() - 1) / items.groups()));
@@ -413,18 +387,6 @@ class SpectralBackward {
 };
 
 // ---- the table --------------------------------------------------------------------------------------------
-// f(zero of the arithmetic type, null pointer to the transform)
-template <class F>
-auto with_transform(DType dtype, std::int64_t length, F f) {
-  return with_arithmetic(dtype, [&](auto t) {
-    using T = decltype(t);
-    return AlongRealDft<T>::takes(length) ? f(t, static_cast<AlongRealDft<T>*>(nullptr))
-                                          : f(t, static_cast<AcrossRealDft<T>*>(nullptr));
-  });
-}
-template <class Pointer>
-using Pointee = std::remove_pointer_t<Pointer>;
-
 std::int64_t forward_scratch(const SpectralConv& size, const SpectralConvForward& a, int threads) {
   return with_transform(a.x.dtype, size.length, [&](auto t, auto* dft) {
     return SpectralForward<decltype(t), Pointee<decltype(dft)>>(size, a, threads, nullptr).scratch();
