@@ -18,7 +18,8 @@ hypothesis.settings.register_profile(
     database=None,
     deadline=None,
     max_examples=60,
-    suppress_health_check=[hypothesis.HealthCheck.differing_executors],
+    # By name: older releases have not got it.
+    suppress_health_check=[c for c in hypothesis.HealthCheck if c.name == "differing_executors"],
 )
 hypothesis.settings.load_profile("equiconv")
 
@@ -37,11 +38,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     meaning: dict[str, Sequence[object]] = {"device": devices, "dtype": contract.DTYPES}
     if op is not None:
         meaning |= {"sample": op.samples, "small": op.small, "tiny": op.tiny}
-        meaning |= {"refusal": op.refusals, "capability": op.capabilities}
+        meaning |= {"refusal": op.refusals, "capability": op.capabilities, "group": op.groups}
         if op.on_emulator is None and {"emulator", "race_detector"} & set(metafunc.fixturenames):
             meaning |= {"sample": [], "small": []}
+    own = {
+        name.strip()
+        for mark in metafunc.definition.iter_markers("parametrize")
+        for name in (mark.args[0].split(",") if isinstance(mark.args[0], str) else mark.args[0])
+    }
     for name in metafunc.fixturenames:
-        if name in meaning:
+        if name in meaning and name not in own:
             metafunc.parametrize(name, meaning[name], ids=lambda value: str(value).removeprefix("torch."))
 
 

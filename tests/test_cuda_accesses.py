@@ -6,60 +6,23 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import pytest
-from cuda_on_cpu import build
-from cuda_on_cpu.cases import Case
+from cuda_on_cpu import build, checks
+from cuda_on_cpu.checks import Allowance, Call
 from cuda_on_cpu.device import Accesses, Device
+from cuda_on_cpu.fft_conv_cases import Case
+from cuda_on_cpu.test_coverage import in_sources
 
 CEILINGS = {"shared": 1.15, "global": 1.1}  # times ideal: of every kernel, and of every line of weight in it
 WEIGHT = 0.01  # of a kernel's wavefronts or sectors; a lighter line counts in the kernel's sum only
 
-TYPES = ("float32", "float64", "bfloat16")
-
-# The filter's gradient of a batch of two is a sum in two parts, that of a batch of one is stored at once.
-CASES = [
-    *(Case(n, batch=b, channels=32, layout=layout, stored=t)
-      for n, b in ((32, 1), (128, 2)) for layout in ("bdl", "bld") for t in TYPES),
-    *(Case(1024, channels=8, layout=layout, stored=t) for layout in ("bdl", "bld") for t in TYPES),
-    *(Case(4096, batch=1, channels=2, stored=t) for t in TYPES),
-    *(Case(n, batch=1, channels=1) for n in (8192, 16384)),
-    *(Case(32768, batch=1, channels=1, stored=t) for t in TYPES),
-    Case(20000, batch=1, channels=8, layout="bld", stored="bfloat16"),
-    *(Case(n, batch=1, mode=mode) for n in (100, 1001) for mode in ("bidirectional", "circular")),
-]  # fmt: skip
+CALLS = [(op, call) for op in checks.OPS for call in checks.of(op).accesses]
+ALLOWANCES = [(op, allowance) for op in checks.OPS for allowance in checks.of(op).allowances]
 
 
-@dataclass(frozen=True)
-class Allowance:
-    """A higher ceiling, where it is the caller's data or a choice that has its reason."""
-
-    kernels: str  # a regular expression
-    memory: str
-    ceiling: float
-    when: Callable[[Case], bool]
-    reason: str
-
-
-ALLOWANCES = [
-    Allowance("con|cor|columns", "global", 16.1, lambda case: case.layout == "bld",
-              "positions of (B, L, D) are D apart and a block has few rows: L2 keeps the rest for others"),
-    Allowance("con|cor", "global", 1.35, lambda case: case.length % 8 != 0,
-              "rows of odd length start anywhere in a sector"),
-    Allowance("con|cor", "global", 2.0, lambda case: case.length <= 128 and case.mode != "causal",
-              "a short row's taps, eight to a row, start anywhere in a sector"),
-    Allowance("con|cor", "shared", 2.0, lambda case: case.length <= 128,
-              "16 bytes a thread of several short rows meet in the banks"),
-    Allowance("con|cor", "shared", 2.0, lambda case: case.stored == "float64",
-              "16 bytes a thread are two numbers: every second thread meets another in the banks"),
-    Allowance("cor", "shared", 2.0, lambda case: case.mode != "causal",
-              "taps of the filter's gradient are read from the middle of the ring on, across the padding"),
-]  # fmt: skip
-
-
-def over_the_ceiling(case: Case, rows: Iterable[Accesses], allowances: list[Allowance]) -> list[str]:
+def over_the_ceiling(call: Call, rows: Iterable[Accesses], allowances: list[Allowance]) -> list[str]:
     """A sentence for each kernel, and for each line of weight, that takes more than it may."""
     parts: dict[tuple[str, str], dict[str, tuple[int, int]]] = defaultdict(dict)
     for row in rows:
@@ -70,7 +33,7 @@ def over_the_ceiling(case: Case, rows: Iterable[Accesses], allowances: list[Allo
     sentences = []
     for (kernel, memory), lines in parts.items():
         allowed = [a.ceiling for a in allowances
-                   if a.memory == memory and re.match(a.kernels, kernel) and a.when(case)]  # fmt: skip
+                   if a.memory == memory and re.match(a.kernels, kernel) and a.when(call)]  # fmt: skip
         ceiling = max([CEILINGS[memory], *allowed])
         for at, (units, ideal) in lines.items():
             if units > ceiling * ideal and units >= WEIGHT * lines["all lines"][0]:
@@ -91,36 +54,33 @@ def device() -> Device:
 
 
 @functools.cache
-def accesses(case: Case) -> tuple[Accesses, ...]:
+def accesses(call: Call) -> tuple[Accesses, ...]:
     race = device()
     race.report()
     race.schedule("forward")
-    case.run(race)
+    call.run(race)
     rows = tuple(race.memory_table())
     assert race.report() == ""
     return rows
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_no_kernel_is_over_its_ceiling(case: Case) -> None:
-    found = over_the_ceiling(case, accesses(case), ALLOWANCES)
+@pytest.mark.parametrize(("op", "call"), CALLS, ids=str)
+def test_no_kernel_is_over_its_ceiling(op: str, call: Call) -> None:
+    found = over_the_ceiling(call, accesses(call), checks.of(op).allowances)
     assert not found, "\n".join(["", *found])
 
 
-@pytest.mark.parametrize("allowance", ALLOWANCES, ids=lambda allowance: allowance.reason)
-def test_every_allowance_is_needed(allowance: Allowance) -> None:
-    others = [a for a in ALLOWANCES if a is not allowance]
-    needing = (case for case in CASES if allowance.when(case))
-    assert any(over_the_ceiling(case, accesses(case), others) for case in needing)
+@pytest.mark.parametrize(("op", "allowance"), ALLOWANCES, ids=lambda value: getattr(value, "reason", value))
+def test_every_allowance_is_needed(op: str, allowance: Allowance) -> None:
+    others = [a for a in checks.of(op).allowances if a is not allowance]
+    needing = (call for of, call in CALLS if of == op and allowance.when(call))
+    assert any(over_the_ceiling(call, accesses(call), others) for call in needing)
 
 
 def test_every_kernel_is_counted() -> None:
-    cases = [case for case in CASES if case.length in (128, 32768) and case.stored == "float32"]
-    counted = {row.kernel.partition("<")[0] for case in cases for row in accesses(case)}
-    sources = [path.read_text() for path in build.KERNELS.glob("*.cu*")]
-    kernels = {name for text in sources for name in re.findall(r"__global__[^;{]*?(\w+)\(const ", text)}
-    assert kernels
-    assert kernels <= counted
+    counted = {row.kernel.partition("<")[0] for _, call in CALLS for row in accesses(call)}
+    assert in_sources()
+    assert in_sources() <= counted
 
 
 def test_a_kernel_over_its_ceiling_is_named() -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_on_cpu import build
-from cuda_on_cpu.cases import SMALL, THREE_LAUNCHES, Case
-from cuda_on_cpu.device import MODES, Array, Device, FftConv, Forward
-from cuda_on_cpu.expected import expected
+from cuda_on_cpu.device import Device
+from cuda_on_cpu.fft_conv_cases import MODES, SMALL, THREE_LAUNCHES, Array, Case, FftConv, Forward, array
 
 SCHEDULES = ("reverse", "random:1", "random:2", "warp:3")
 
@@ -36,7 +35,7 @@ def race() -> Device:
 
 
 def check(case: Case, results: dict[str, np.ndarray]) -> None:
-    assert case.wrong(results, expected(case)) == []
+    assert case.wrong(results, case.expected()) == []
 
 
 LENGTHS = (1, 2, 3, 4, 7, 31, 128, 257, 1000, 1024, 4096)
@@ -106,7 +105,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     except build.Unavailable as missing:
         pytest.skip(str(missing))
     code = (
-        "import sys; from pathlib import Path; from cuda_on_cpu.cases import *;"
+        "import sys; from pathlib import Path; from cuda_on_cpu.fft_conv_cases import *;"
         f"save(Path({str(tmp_path / 'results.npz')!r}), Device({str(path)!r}), {cases!r})"
     )
     done = subprocess.run(
@@ -197,7 +196,7 @@ def test_offsets_beyond_32_bits(fast: Device) -> None:
     y = fast.empty((2, 1, length), "float16", axes=(0, 1, 2))
     given = Array(x.ctypes.data, 3, far, far, 1)
     size = FftConv(2, 1, length, 2, MODES["causal"], True)
-    assert fast.launch("forward", size, Forward(x=given, filter=filter.array(), y=y.array())) == 0
+    assert fast.launch("fft_conv_forward", size, Forward(x=given, filter=array(filter), y=array(y))) == 0
     wanted = values.astype(np.float64)
     wanted[:, 1:] += 0.5 * values[:, :-1]
     np.testing.assert_allclose(fast.get(y)[:, 0], wanted, rtol=1e-3, atol=1e-3)
@@ -214,4 +213,4 @@ def test_an_empty_batch_sums_to_zero(fast: Device) -> None:
 def test_too_long_a_row_is_refused(fast: Device) -> None:
     size = FftConv(1, 1, (1 << 22) + 1, 1, 0, True)
     arguments = Forward(*(Array(c.c_void_p(1), 0, 0, 0, 1) for _ in ("x", "filter")))
-    assert fast.launch("forward", size, arguments) != 0
+    assert fast.launch("fft_conv_forward", size, arguments) != 0

@@ -82,7 +82,7 @@ def asan_environment() -> dict[str, str]:
 def library(build: str, sources: tuple[Path, ...] | None = None, kernels: Path = KERNELS) -> Path:
     """The library with the kernels in `sources`, all in the folder `kernels` unless given."""
     name = sources[0].stem if sources else "kernels"
-    sources = sources or (*sorted(kernels.glob("*.cu")), HERE / "launchers.cpp")
+    sources = sources or (*sorted(kernels.glob("*.cu")), *sorted(HERE.glob("launchers/*.cpp")))
     parts = [(s, FLAGS[build], (kernels, kernels.parent)) for s in sources]
     emulator = [s for s in sorted(HERE.glob("src/*.cpp")) if build == "race" or s.name not in IN_RACE_ONLY]
     parts += [(s, EMULATOR_FLAGS[build], ()) for s in emulator]

@@ -15,42 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
-MODES = {"causal": 0, "bidirectional": 1, "circular": 2}
-
-
-class Array(c.Structure):
-    """equiconv::Array of csrc/fft_conv.h."""
-
-    _fields_ = [
-        ("data", c.c_void_p),
-        ("dtype", c.c_int8),
-        ("batch", c.c_int64),
-        ("channel", c.c_int64),
-        ("position", c.c_int64),
-    ]
-
-
-class FftConv(c.Structure):
-    _fields_ = [
-        ("batch", c.c_int64),
-        ("channels", c.c_int64),
-        ("length", c.c_int64),
-        ("taps", c.c_int64),
-        ("mode", c.c_int8),
-        ("shared", c.c_bool),
-    ]
-
-
-def _arrays(*names: str) -> type[c.Structure]:
-    return type("Arrays", (c.Structure,), {"_fields_": [(name, Array) for name in names], "names": names})
-
-
-Forward = _arrays("x", "filter", "pre_gate", "post_gate", "skip", "y")
-Backward = _arrays(
-    *("grad_out", "x", "filter", "pre_gate", "post_gate", "skip"),
-    *("grad_x", "grad_filter", "grad_pre_gate", "grad_post_gate", "grad_skip"),
-)
+DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}  # equiconv::DType of csrc/dtype.h
 
 
 def to_bfloat16(a: np.ndarray) -> np.ndarray:
@@ -73,9 +38,6 @@ class Tensor:
     pointer: c.c_void_p
     stored: tuple[int, ...] = ()
     axes: tuple[int, ...] = ()
-
-    def array(self) -> Array:
-        return Array(self.pointer, DTYPES[self.dtype], *self.strides)
 
 
 @dataclass(frozen=True)
@@ -228,11 +190,12 @@ class Device:
 
     # ---- the launchers ----
 
-    def launch(self, kind: str, size: FftConv, arguments: c.Structure) -> int:
-        """fft_conv_forward or fft_conv_backward, with the workspace it asks for; returns the CUDA error."""
-        ask = getattr(self.lib, f"fft_conv_{kind}_workspace")
+    def launch(self, name: str, *arguments: c.Structure) -> int:
+        """A launcher, with the workspace that `name`_workspace asks for; returns the CUDA error."""
+        pointers = [c.byref(argument) for argument in arguments]
+        ask = getattr(self.lib, f"{name}_workspace")
         ask.restype = c.c_int64
-        workspace = self.allocate(ask(c.byref(size), c.byref(arguments)))
-        error = getattr(self.lib, f"fft_conv_{kind}")(c.byref(size), c.byref(arguments), workspace)
+        workspace = self.allocate(ask(*pointers))
+        error: int = getattr(self.lib, name)(*pointers, workspace)
         self.free(workspace)
         return error

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .device import DTYPES, MODES, Array, Backward, Device, FftConv, Forward
+from .device import DTYPES, Device
+from .fft_conv_cases import MODES, Array, Backward, FftConv, Forward
 
 
 def fft_conv(
@@ -47,11 +48,11 @@ def fft_conv(
     )
     arrays_of_backward = {name: a for name, a in (given | written).items() if name != "y"}
     del given["grad_out"]
-    for kind, arguments in (
-        ("forward", Forward(**given, y=written["y"])),
-        ("backward", Backward(**arrays_of_backward)),
+    for launcher, arguments in (
+        ("fft_conv_forward", Forward(**given, y=written["y"])),
+        ("fft_conv_backward", Backward(**arrays_of_backward)),
     ):
-        error = device.launch(kind, size, arguments)
+        error = device.launch(launcher, size, arguments)
         assert error == 0, device.report()
     for name, tensor in results.items():
         device.download(places[name], tensor)

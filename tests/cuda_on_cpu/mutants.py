@@ -1,4 +1,4 @@
-"""Plants each mistake of mutations.py in a copy of the kernels, and runs the copy until something finds it.
+"""Plants each mistake of checks/ in a copy of the kernels, and runs the copy until something finds it.
 
     make mutants        or, from tests/: python -m cuda_on_cpu.mutants
 
@@ -26,10 +26,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from . import build
-from .cases import SMALL, THREE_LAUNCHES, Case
+from . import build, checks
+from .checks import OPS, Call, Mutation
 from .device import Device
-from .mutations import MUTATIONS, Mutation
 
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- make mutants: begin -->\n", "<!-- make mutants: end -->\n"
@@ -40,31 +39,26 @@ SCHEDULES = {
     "asan": ("forward",),
     "race": ("random:1",),
 }
-# Calls, and the device to be. Between them they reach every line of the kernels.
-CALLS = [
-    *((case, 90) for case in SMALL),
-    (Case(33, batch=3, channels=70, layout="bld"), 90),  # rows side by side, and not all of a block's
-    (Case(33, batch=7, channels=130), 90),  # parts of several rows
-    (Case(50, batch=9, shared=False, gates="", channels=5), 90),
-    (Case(300, taps=6, mode="bidirectional", skip=False, stored="float16"), 90),
-    (Case(8000, batch=5, channels=2, shared=False), 80),  # kept spectra outside shared memory
-    (Case(8000, batch=2, channels=1, stored="float64"), 90),
-    (Case(4100, channels=2, stored="float64", mode="bidirectional"), 86),  # three launches from here on
-    (Case(9000, channels=3, batch=1, shared=False), 86),
-    (THREE_LAUNCHES, 90),
-]
-# What needs many points, for the build that is quick.
-LARGE = [
-    (Case(70_000, batch=2, channels=1, stored="float64", gates="post", wanted=("grad_filter", "grad_x")), 86),
-    (Case(200_000, batch=9, channels=1, stored="float64", gates="", wanted=("grad_filter", "grad_x")), 90),
-    (Case(200_000, batch=5, channels=1, stored="float64", gates="", shared=False,
-          wanted=("grad_filter", "grad_x")), 90),
-]  # fmt: skip
 CPU_SECONDS = 200  # of one build's run: a mistake may make a loop endless
 
 
-def calls(name: str) -> list[tuple[Case, int]]:
-    return CALLS + LARGE if name == "plain" else CALLS
+@dataclass(frozen=True)
+class Subject:
+    """An op and, unless its kernels are to be left sound, a mistake in them."""
+
+    op: str
+    mutation: Mutation | None = None
+
+    def __str__(self) -> str:
+        return f"{self.op}-{self.mutation}"
+
+
+SUBJECTS = [Subject(op, mutation) for op in OPS for mutation in checks.of(op).mutations]
+
+
+def calls(op: str, build_name: str) -> list[tuple[Call, int]]:
+    of_op = checks.of(op)
+    return of_op.calls + (of_op.large if build_name == "plain" else [])
 
 
 @dataclass(frozen=True)
@@ -79,9 +73,9 @@ class Outcome:
 # ---- one mutant -------------------------------------------------------------------------------------
 
 
-def plant(mutation: Mutation | None) -> Path:
+def plant(subject: Subject) -> Path:
     """The folder with a copy of the kernels, one of them mistaken."""
-    folder = build.OUT / "mutants" / str(mutation)
+    folder, mutation = build.OUT / "mutants" / str(subject), subject.mutation
     (folder / "cuda").mkdir(parents=True, exist_ok=True)
     for source in (*build.KERNELS.iterdir(), *build.KERNELS.parent.glob("*.h")):
         text = source.read_text()
@@ -91,17 +85,25 @@ def plant(mutation: Mutation | None) -> Path:
     return folder / "cuda"
 
 
-def find(mutation: Mutation | None, expected: Path, builds: tuple[str, ...] = BUILDS) -> Outcome:
-    kernels = plant(mutation)
-    checks = [p for folder in ("src", "include") for p in (build.HERE / folder).rglob("*") if p.is_file()]
-    checks += [build.HERE / f"{name}.py" for name in ("build", "cases", "device", "expected", "mutants")]
-    kept = build.OUT / "mutants" / f"{build.content(*builds, *sorted((*kernels.iterdir(), *checks)))}.json"
+def find(subject: Subject, expected: Path, builds: tuple[str, ...] = BUILDS) -> Outcome:
+    """`expected` is a folder, see save_expected."""
+    kernels = plant(subject)
+    checking = [p for folder in ("src", "include", "launchers") for p in (build.HERE / folder).rglob("*")]
+    checking += [build.HERE / f"{name}.py" for name in ("build", "device", "mutants")]
+    checking += [
+        *build.HERE.glob(f"{subject.op}*.py"),
+        *build.HERE.glob("*_cases.py"),
+        build.ROOT / "tests" / f"test_{subject.op}.py",
+    ]
+    files = sorted(p for p in (*kernels.iterdir(), *checking) if p.is_file())
+    content = build.content(*builds, *map(repr, calls(subject.op, "plain")), *files)
+    kept = build.OUT / "mutants" / f"{content}.json"
     if kept.exists():
         return Outcome(**json.loads(kept.read_text()))
-    sources = (*sorted(kernels.glob("*.cu")), build.HERE / "launchers.cpp")
+    sources = (kernels / f"{subject.op}.cu", build.HERE / "launchers" / f"{subject.op}.cpp")
     for name in builds:
         library = build.library(name, sources, kernels)
-        outcome = run(name, library, expected)
+        outcome = run(subject.op, name, library, expected)
         library.unlink()
         if outcome.build:
             break
@@ -109,11 +111,11 @@ def find(mutation: Mutation | None, expected: Path, builds: tuple[str, ...] = BU
     return outcome
 
 
-def run(name: str, library: Path, expected: Path) -> Outcome:
+def run(op: str, name: str, library: Path, expected: Path) -> Outcome:
     """In a process of its own, which the mistake may bring down."""
     code = "import sys; from cuda_on_cpu import mutants; print(mutants.check(*sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, name, str(library), str(expected)],
+        [sys.executable, "-c", code, op, name, str(library), str(expected / f"{op}.npz")],
         cwd=build.ROOT / "tests",
         env=build.asan_environment() if name == "asan" else None,
         capture_output=True,
@@ -133,13 +135,15 @@ def run(name: str, library: Path, expected: Path) -> Outcome:
     return Outcome(name, found, (done.stdout.splitlines() or [""])[-1].partition(": ")[0])
 
 
-def check(name: str, library: str, expected: str) -> str:
+def check(op: str, name: str, library: str, expected: str) -> str:
     """Runs the calls until one goes wrong: `call: what is wrong`, or nothing after the colon."""
     device, wanted = Device(Path(library), name), np.load(expected)
-    for number, (case, architecture) in enumerate(calls(name)):
+    of_op = checks.of(op)
+    for number, (case, architecture) in enumerate(calls(op, name)):
         device.architecture(architecture)
         first: dict[str, np.ndarray] = {}
-        for schedule in SCHEDULES[name] if number < len(CALLS) else SCHEDULES[name][:1]:
+        held = {key.partition("/")[2]: wanted[key] for key in wanted if key.startswith(f"{number}/")}
+        for schedule in SCHEDULES[name] if number < len(of_op.calls) else SCHEDULES[name][:1]:
             print(f"{case}, {schedule}: ", flush=True)
             device.schedule(schedule)
             try:
@@ -148,7 +152,7 @@ def check(name: str, library: str, expected: str) -> str:
                 return f"{case}, {schedule}: {brief(str(error) or 'a launch is refused')}"
             if report := device.report():
                 return f"{case}, {schedule}: {brief(report)}"
-            if wrong := case.wrong(results, {n: wanted[f"{number}/{n}"] for n in results}):
+            if wrong := case.wrong(results, held):
                 return f"{case}, {schedule}: wrong {wrong[0]}"
             first = first or results
             if differs := [n for n in results if not np.array_equal(results[n], first[n])]:
@@ -163,11 +167,12 @@ def brief(report: str) -> str:
 # ---- all of them ------------------------------------------------------------------------------------
 
 
-def save_expected(path: Path) -> None:
-    from .expected import expected  # needs torch, which the runs of the mutants do not
-
-    named = ((i, *item) for i, (case, _) in enumerate(CALLS + LARGE) for item in expected(case).items())
-    np.savez(path, **{f"{i}/{name}": value for i, name, value in named})
+def save_expected(folder: Path) -> None:
+    """For each op, what its calls are to result in: <op>.npz"""
+    for op in OPS:
+        calls_of_op = [call for call, _ in calls(op, "plain")]
+        named = ((i, *item) for i, call in enumerate(calls_of_op) for item in call.expected().items())
+        np.savez(folder / f"{op}.npz", **{f"{i}/{name}": value for i, name, value in named})
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -181,30 +186,31 @@ def table(outcomes: list[Outcome]) -> str:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {m.kind} | {m.name} | {m.file} | {o.build or '**none**'} | {o.check} |"
-        for m, o in zip(MUTATIONS, outcomes, strict=True)
+        f"| {s.mutation.kind} | {s.mutation.name} | {s.mutation.file} | {o.build or '**none**'} | {o.check} |"
+        for s, o in zip(SUBJECTS, outcomes, strict=True)
     ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        expected = Path(folder) / "expected.npz"
+        expected = Path(folder)
         save_expected(expected)
-        if (sound := find(None, expected)).build:
-            print(f"mutants: the kernels without a mistake fail already: {sound}")
-            return 1
+        for op in OPS:
+            if (sound := find(Subject(op), expected)).build:
+                print(f"mutants: the kernels of {op} without a mistake fail already: {sound}")
+                return 1
         with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(transient=True) as progress:
-            task = progress.add_task("planting", total=len(MUTATIONS))
+            task = progress.add_task("planting", total=len(SUBJECTS))
 
-            def one(mutation: Mutation) -> Outcome:
-                outcome = find(mutation, expected)
+            def one(subject: Subject) -> Outcome:
+                outcome = find(subject, expected)
                 build = outcome.build or "[bold red]NOT FOUND"
-                progress.console.print(f"{build}\t{mutation.kind}: {mutation.name}")
+                progress.console.print(f"{build}\t{subject.op}: {subject.mutation.kind}: {subject.mutation}")
                 progress.advance(task)
                 return outcome
 
-            outcomes = list(pool.map(one, MUTATIONS))
+            outcomes = list(pool.map(one, SUBJECTS))
     before, _, rest = README.read_text().partition(BEGIN)
     README.write_text(before + BEGIN + table(outcomes) + END + rest.partition(END)[2])
     show(outcomes)
@@ -213,8 +219,10 @@ def main() -> int:
 
 def show(outcomes: list[Outcome]) -> None:
     shown = Table("mistake", "where", "build", "found", "in")
-    for mutation, o in zip(MUTATIONS, outcomes, strict=True):
-        shown.add_row(mutation.kind, mutation.name, o.build or "[bold red]none", o.check, o.call)
+    for subject, o in zip(SUBJECTS, outcomes, strict=True):
+        shown.add_row(
+            subject.mutation.kind, subject.mutation.name, o.build or "[bold red]none", o.check, o.call
+        )
     Console().print(shown)
 
 

@@ -16,22 +16,23 @@ import pytest
 
 from equiconv.bench import kernel_resources
 
-from . import build
+from . import build, checks
 from .device import Device
-from .mutants import CALLS
 
 LINES = 0.97  # of those with code
 
 
 def in_sources() -> set[str]:
     sources = [path.read_text() for path in build.KERNELS.glob("*.cu*")]
-    return {name for text in sources for name in re.findall(r"__global__[^;{]*?(\w+)\(const ", text)}
+    bare = [re.sub(r"__launch_bounds__\((?:[^()]|\([^()]*\))*\)", "", text) for text in sources]
+    return {name for text in bare for name in re.findall(r"__global__\s+void\s+(\w+)\(", text)}
 
 
 def run(device: Device) -> None:
-    for case, architecture in CALLS:
-        device.architecture(architecture)
-        case.run(device)
+    for op in checks.OPS:
+        for call, architecture in checks.of(op).calls:
+            device.architecture(architecture)
+            call.run(device)
 
 
 @pytest.fixture(scope="module")

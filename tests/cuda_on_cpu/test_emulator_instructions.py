@@ -172,6 +172,17 @@ def test_copies_are_there_after_their_wait(emulated: Device, size: int, valid: i
     emulated.free_all()
 
 
+def test_copies_by_the_pipeline_primitives(emulated: Device) -> None:
+    given = np.random.default_rng(0).integers(0, 1 << 32, (32, 4)).astype(np.uint32)
+    out = emulated.array(np.zeros((32, 4), np.uint32))
+    assert emulated.lib.run_pipelined(emulated.array(given), out) == 0
+    wanted = given[::-1].copy()
+    wanted[:, 3] = 0
+    np.testing.assert_array_equal(emulated.read(out), wanted)
+    assert emulated.report() == ""
+    emulated.free_all()
+
+
 def test_copies_are_garbage_before(emulated: Device) -> None:
     given = np.arange(32, dtype=np.uint32)
     out = emulated.array(np.zeros(32, np.uint32))
@@ -303,6 +314,7 @@ def test_who_waits_for_a_lock_gets_it(emulated: Device, schedule: str) -> None:
     emulated.schedule(schedule)
     assert emulated.lib.run_locked(lock, total) == 0
     assert emulated.read(total)[0] == 64
+    assert emulated.report() == ""
     emulated.free_all()
 
 

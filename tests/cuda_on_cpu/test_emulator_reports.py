@@ -34,11 +34,12 @@ extern "C" int run_differences(const float* x, float* y) {
 """
 
 MISTAKES = """\
+#include <cassert>
 #include <cuda_runtime.h>
 #include "launch.cuh"
 #include "ptx.cuh"
 
-enum { two_barriers, deadlock, divide, forever, recursion, half_warp, other_mask };
+enum { two_barriers, deadlock, divide, forever, recursion, half_warp, other_mask, assertion, trap };
 
 __device__ int deeper(int* y, int depth) {
   volatile int here[64] = {depth};
@@ -59,6 +60,8 @@ __global__ void mistakes(int* y, int which) {
   if (which == forever && t == 9)
     while (*static_cast<volatile int*>(y) == 0) {
     }
+  if (which == assertion) assert(t != 11);
+  if (which == trap && t == 12) __trap();
   if (which == recursion && t == 2) y[0] = deeper(y, 0);
   if (which == half_warp && t < 16) {
     float d[4] = {};
@@ -72,7 +75,7 @@ extern "C" int run_mistakes(int* y, int which) {
   return equiconv::cuda::Launch{dim3(1), dim3(64), 0}(mistakes, y, which);
 }
 """
-TWO_BARRIERS, DEADLOCK, DIVIDE, FOREVER, RECURSION, HALF_WARP, OTHER_MASK = range(7)
+TWO_BARRIERS, DEADLOCK, DIVIDE, FOREVER, RECURSION, HALF_WARP, OTHER_MASK, ASSERTION, TRAP = range(9)
 
 
 def line_of(source: str, text: str) -> int:
@@ -193,6 +196,17 @@ def test_a_division_by_zero(emulated: Device) -> None:
     assert "crash: arithmetic" in report
     assert f"at mistakes.cu:{line_of(MISTAKES, '5 / y[0]')} in mistakes" in report
     assert "in kernel mistakes, block (0,0,0), thread (7,0,0)" in report
+
+
+@pytest.mark.parametrize(("which", "said", "thread", "text"), [
+    (ASSERTION, "assertion that does not hold: t != 11", 11, "assert(t != 11)"),
+    (TRAP, "crash: illegal instruction (__trap", 12, "__trap()"),
+])  # fmt: skip
+def test_a_thread_that_gives_up(emulated: Device, which: int, said: str, thread: int, text: str) -> None:
+    report = mistake(emulated, which)
+    assert said in report
+    assert f"at mistakes.cu:{line_of(MISTAKES, text)}" in report
+    assert f"in kernel mistakes, block (0,0,0), thread ({thread},0,0)" in report
 
 
 def test_a_full_stack(emulated: Device) -> None:

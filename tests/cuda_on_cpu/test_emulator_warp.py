@@ -57,7 +57,7 @@ def test_votes_matches_and_reductions(any_order: Device, mask: int, case: str) -
     values = r.integers(-5, 5, 32).astype(np.int32) if case == "mixed" else np.full(32, -7, np.int32)
     predicate = {"mixed": r.integers(0, 2, 32) * 4, "equal": np.ones(32), "none": np.zeros(32)}[case]
     predicate = predicate.astype(np.int32)
-    result = any_order.array(np.full((14, 32), 0xDEAD, np.uint32))
+    result = any_order.array(np.full((15, 32), 0xDEAD, np.uint32))
     device = any_order
     assert device.lib.run_votes(device.array(values), device.array(predicate), mask, result) == 0
     got = device.read(result)
@@ -77,7 +77,7 @@ def test_votes_matches_and_reductions(any_order: Device, mask: int, case: str) -
             mask if same == mask else 0,
             same == mask,
         ]
-        wanted += [chosen.sum(), chosen.min(), chosen.max(), unsigned.max()]
+        wanted += [chosen.sum(), chosen.min(), chosen.max(), unsigned.min(), unsigned.max()]
         wanted += [f.reduce(unsigned) for f in (np.bitwise_and, np.bitwise_or, np.bitwise_xor)]
         np.testing.assert_array_equal(
             got[:, lane], np.array([int(w) & 0xFFFFFFFF for w in wanted], np.uint32)
@@ -101,14 +101,84 @@ def test_barriers_with_a_result(any_order: Device, set_in: tuple[int, ...]) -> N
     device.free_all()
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_shuffles_of_pairs(emulated: Device, bfloat16: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 1 << 32, 32).astype(np.uint32)
+    result = emulated.array(np.zeros(32, np.uint32))
+    assert emulated.lib.run_pairs(emulated.array(values), result, bfloat16) == 0
+    np.testing.assert_array_equal(emulated.read(result), values[LANES ^ 5])
+    emulated.free_all()
+
+
+@pytest.mark.parametrize("too_few", [False, True])
+def test_half_a_warp_meets(any_order: Device, too_few: bool) -> None:
+    """Two masks of one warp; what the other half has written is not there for sure."""
+    device, values = any_order, np.arange(32, dtype=np.int32)
+    result = device.array(values)
+    assert device.lib.run_half_warps(device.array(values), result, too_few) == 0
+    if not too_few:
+        np.testing.assert_array_equal(device.read(result), values.reshape(2, 16)[:, ::-1].ravel())
+    report = device.report()
+    assert ("data race on shared memory" in report) == (too_few and device.build == "race")
+    device.free_all()
+
+
+def test_a_warp_makes_what_others_take(any_order: Device) -> None:
+    device = any_order
+    values = np.random.default_rng(1).integers(0, 99, 64).astype(np.int32)
+    result = device.array(np.zeros((2, 96), np.int32))
+    assert device.lib.run_producer(device.array(values), result, False) == 0
+    taken = values.reshape(2, 32)[:, ::-1]
+    np.testing.assert_array_equal(device.read(result)[:, 32:], np.tile(taken, 2))
+    assert device.report() == ""
+    device.free_all()
+
+
+def test_who_waits_at_a_named_barrier_is_said(emulated: Device) -> None:
+    result = emulated.array(np.zeros((2, 96), np.int32))
+    emulated.schedule("forward")
+    assert emulated.lib.run_producer(emulated.array(np.zeros(64, np.int32)), result, True) != 0
+    report = emulated.report()
+    assert "deadlock: no thread of the block can make progress" in report
+    assert "threads 32-95: waiting at barrier 1, where 95 of 96 threads are at ptx.cuh:" in report
+    assert "called at warp.cu:" in report
+    emulated.free_all()
+
+
+def test_teams_meet_apart(any_order: Device) -> None:
+    device, values = any_order, np.arange(128, dtype=np.int32)
+    result = device.array(values)
+    assert device.lib.run_teams(device.array(values), result, 1, 64) == 0
+    np.testing.assert_array_equal(device.read(result), values.reshape(2, 64)[:, ::-1].ravel())
+    assert device.report() == ""
+    device.free_all()
+
+
+@pytest.mark.parametrize(("first", "threads", "said"), [
+    (0, 64, "barrier 0: a block has those from 1 to 15"), (15, 64, "barrier 16: a block has those"),
+    (1, 40, "barrier 1 of 40 threads: not a number of the block's whole warps"),
+    (1, 160, "barrier 1 of 160 threads: not a number of the block's whole warps"),
+    (1, 32, "data race"),
+])  # fmt: skip
+def test_a_named_barrier_that_cannot_be(emulated: Device, first: int, threads: int, said: str) -> None:
+    if threads == 32 and emulated.build != "race":
+        pytest.skip("meets too early, which the race build sees")
+    values = np.arange(128, dtype=np.int32)
+    emulated.schedule("forward")
+    emulated.lib.run_teams(emulated.array(values), emulated.array(values), first, threads)
+    assert said in emulated.report()
+    emulated.free_all()
+
+
 @pytest.mark.parametrize("size", [2, 8, 32])
 def test_tiles(any_order: Device, size: int) -> None:
     device, n = any_order, 64
     values = np.random.default_rng(size).integers(-99, 99, n).astype(np.int32)
-    result = device.array(np.zeros((10, n), np.int32))
+    result = device.array(np.zeros((16, n), np.int32))
     assert device.lib.run_tiles(device.array(values), result, size) == 0
     tiles, rank = values.reshape(-1, size), np.tile(np.arange(size), n // size)
     ballots = ((tiles & 1).astype(np.int64) << np.arange(size)).sum(1).astype(np.uint32).view(np.int32)
+    same = (tiles[:, :, None] & 3 == tiles[:, None, :] & 3).astype(np.int64) << np.arange(size)
     before, after = np.maximum(np.arange(size) - 1, 0), np.minimum(np.arange(size) + 1, size - 1)
     wanted = [
         rank,
@@ -121,6 +191,10 @@ def test_tiles(any_order: Device, size: int) -> None:
         np.repeat(ballots, size),
         np.repeat(tiles.sum(1), size),
         np.repeat(tiles.max(1), size),
+        np.repeat(tiles.min(1), size),
+        *(np.repeat(f.reduce(tiles, 1), size) for f in (np.bitwise_and, np.bitwise_or, np.bitwise_xor)),
+        np.repeat(2 * (tiles & 1).any(1) + (tiles & 1).all(1), size),
+        same.sum(2).astype(np.uint32).view(np.int32).ravel(),
     ]
     np.testing.assert_array_equal(device.read(result), wanted)
     assert device.report() == ""

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from . import build, mutants
-from .mutations import MUTATIONS, Mutation
+from .checks import Mutation
+from .mutants import SUBJECTS, Subject
 
-BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
+BY_NAME = {subject.mutation.name: subject for subject in SUBJECTS if subject.mutation}
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("mutants") / "expected.npz"
-    mutants.save_expected(path)
-    return path
+    folder = tmp_path_factory.mktemp("mutants")
+    mutants.save_expected(folder)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -38,12 +39,26 @@ def test_a_mistake_is_found(expected: Path, name: str, by: str, check: str) -> N
     assert check in outcome.check
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
-def test_a_mistake_can_be_planted(mutation: Mutation) -> None:
-    source = (build.KERNELS / mutation.file).read_text()
-    assert mutation.of(source) != source
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+def test_a_mistake_can_be_planted(subject: Subject) -> None:
+    assert subject.mutation
+    source = (build.KERNELS / subject.mutation.file).read_text()
+    assert subject.mutation.of(source) != source
 
 
 def test_a_mistake_without_a_place_is_refused() -> None:
     with pytest.raises(ValueError, match="holds 0 times, not once"):
-        Mutation("", "none", MUTATIONS[0].file, "there is no such text", "").of("")
+        Mutation("", "none", "fft_conv.cu", "there is no such text", "").of("")
+
+
+def test_there_are_many_of_many_kinds() -> None:
+    kinds = {subject.mutation.kind for subject in SUBJECTS if subject.mutation}
+    assert len(SUBJECTS) >= 40
+    assert kinds >= {
+        "missing barrier",
+        "wrong index",
+        "missing guard",
+        "+= for atomicAdd",
+        "too little shared memory",
+    }
+    assert len({str(subject) for subject in SUBJECTS}) == len(SUBJECTS)

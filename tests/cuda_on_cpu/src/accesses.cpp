@@ -24,6 +24,10 @@ const struct Install {
     hooks.block_begin = [](const Block& b) { counts_block(b), detector_block(b); };
     hooks.access = access;
     hooks.block_sync = [](const Block& b) { detector_block_sync(b), counts_block_sync(b); };
+    hooks.named_arrive = detector_named_arrive;
+    hooks.named_sync = [](const Block& b, int number) {
+      detector_named_sync(b, number), counts_named_sync(b, number);
+    };
     hooks.warp_sync = [](const Block& b, std::uint32_t w, std::uint32_t mask) {
       detector_warp_sync(b, w, mask), counts_warp_sync(b, w);
     };

@@ -13,6 +13,8 @@ Memory detect_races(Access, const unsigned char* p, std::size_t bytes, const voi
 void detector_launch(std::uint32_t blocks);
 void detector_block(const Block&);
 void detector_block_sync(const Block&);
+void detector_named_arrive(const Block&, int number);
+void detector_named_sync(const Block&, int number);
 void detector_warp_sync(const Block&, std::uint32_t warp, std::uint32_t mask);
 void detector_grid_sync();
 void detector_fence();
@@ -29,6 +31,7 @@ void counts_launch(std::uint32_t blocks);
 void counts_launch_end();
 void counts_block(const Block&);
 void counts_block_sync(const Block&);
+void counts_named_sync(const Block&, int number);
 void counts_warp_sync(const Block&, std::uint32_t warp);
 void counts_reset();
 

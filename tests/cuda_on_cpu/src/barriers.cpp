@@ -82,6 +82,33 @@ int block_barrier(BarrierOp op, int predicate, Site site) {
   return op == BarrierOp::count ? r & 0xfffffff : op == BarrierOp::all ? r >> 30 & 1 : r >> 29 & 1;
 }
 
+// Whole warps meet: whoever of a warp comes later is waited for.
+void named_barrier(int number, int threads, bool waits) {
+  const Site site{nullptr, 0, __builtin_return_address(0)};
+  Fiber& self = *current;
+  Block& b = *self.block;
+  if (number < 1 || number >= kNamedBarriers)
+    fail(site, "barrier %d: a block has those from 1 to 15", number);
+  NamedBarrier& barrier = b.named[std::size_t(number)];
+  if (threads < 32 || threads % 32 || std::size_t(threads) > (b.fibers.size() + 31) / 32 * 32)
+    fail(site, "barrier %d of %d threads: not a number of the block's whole warps", number, threads);
+  if (!barrier.arrived.empty() && barrier.expected != std::uint32_t(threads))
+    fail(site, "barrier %d of %d threads, where others have come to one of %u", number, threads,
+         barrier.expected);
+  barrier.expected = std::uint32_t(threads);
+  barrier.arrived.push_back(self.tid);
+  if (hooks.named_arrive) hooks.named_arrive(b, number);
+  self.site = site, self.spins = 0;
+  if (waits) self.state = State::wait_named, self.barrier = number, clear_ready(b, self.tid);
+  if (barrier.arrived.size() < barrier.expected) return waits ? reschedule() : maybe_reschedule();
+  if (hooks.named_sync) hooks.named_sync(b, number);
+  for (Fiber* f : b.fibers)
+    if (f->state == State::wait_named && f->barrier == number)
+      f->state = State::runnable, set_ready(b, f->tid);
+  barrier.arrived.clear();
+  maybe_reschedule();
+}
+
 void grid_barrier(Site site) {
   Fiber& self = *current;
   if (!machine().cooperative) fail(site, "grid sync in a kernel that was not launched cooperatively");

@@ -38,6 +38,7 @@ void prepare(Block& b, std::uint32_t rank, std::uint32_t threads, std::size_t fi
     set_ready(b, t);
   }
   b.live = threads, b.waiting = b.waiting_grid = 0;
+  for (auto& barrier : b.named) barrier.arrived.clear();
   if (const std::size_t bytes = machine().shared_bytes) {
     if (!b.shared && !(b.shared = allocate_shared(bytes))) std::abort();
     std::memset(b.shared, 0xff, bytes);

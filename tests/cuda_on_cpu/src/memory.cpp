@@ -86,8 +86,8 @@ Range dynamic_shared(const Block& b) { return {b.shared, b.shared + machine().sh
 
 // Static shared memory is the thread-local segment of the library that this code is part of.
 void find_static_shared() {
-  static thread_local char anchor;
-  asm volatile("" ::"r"(&anchor) : "memory");  // brings the segment into being
+  static thread_local char anchor[0];  // brings the segment into being, without being part of it
+  asm volatile("" ::"r"(anchor) : "memory");
   static_shared = {};
   dl_iterate_phdr(
       [](dl_phdr_info* info, std::size_t, void*) {

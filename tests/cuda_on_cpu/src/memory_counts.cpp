@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdio>
 #include <map>
+#include <set>
 
 #include "analysis.h"
 
@@ -145,6 +146,11 @@ void counts_block(const Block& b) {
 }
 void counts_block_sync(const Block& b) {
   for (std::uint32_t w = 0; w < b.warps.size(); ++w) counts_warp_sync(b, w);
+}
+void counts_named_sync(const Block& b, int number) {
+  std::set<std::uint32_t> warps;
+  for (const std::uint32_t t : b.named[std::size_t(number)].arrived) warps.insert(t / 32);
+  for (const std::uint32_t w : warps) counts_warp_sync(b, w);
 }
 void counts_reset() { lines.clear(); }
 

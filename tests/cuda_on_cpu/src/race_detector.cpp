@@ -65,7 +65,8 @@ struct Thread {
 struct BlockState {
   std::uint32_t epoch = 1;
   std::vector<Thread> threads;
-  View view;  // shared by the block's threads since a barrier
+  View view;                               // shared by the block's threads since a barrier
+  std::array<View, kNamedBarriers> named;  // what those who have come to a named barrier bring
   std::uint32_t generation = 0;
   std::vector<Cell> dyn, stat;
 };
@@ -143,7 +144,9 @@ bool ordered(const Stamp& before, const Fiber& f, const BlockState& s) {
   if (before.grid_epoch != grid_epoch) return true;
   if (before.block != f.block->rank) return s.view.covers(before) || s.threads[f.tid].view.covers(before);
   if (before.tid == f.tid || before.epoch != s.epoch) return true;
-  return before.tid / 32 == f.tid / 32 && s.threads[f.tid].clock[before.tid % 32] >= before.clock;
+  const Thread& thread = s.threads[f.tid];
+  if (before.tid / 32 == f.tid / 32 && thread.clock[before.tid % 32] >= before.clock) return true;
+  return thread.view.covers(before);
 }
 void race(const Fiber& f, const Stamp& before, bool before_writes, Access a, const void* p, const void* pc,
           bool shared) {
@@ -156,7 +159,10 @@ void race(const Fiber& f, const Stamp& before, bool before_writes, Access a, con
                           : "read") +
          " by thread " + std::to_string(before.tid) +
          (before.block != f.block->rank ? " of block " + std::to_string(before.block) : "") + " at " +
-         place(before.pc) + " are not ordered (" + describe(p) + ")");
+         place(before.pc) +
+         (before.block != f.block->rank ? " are not ordered: blocks run in any order ("
+                                        : " have no barrier between them (") +
+         describe(p) + ")");
 }
 
 void check(Cell& c, std::uint32_t gen, Access a, const unsigned char* p, const void* pc, bool shared,
@@ -247,6 +253,7 @@ void detector_launch(std::uint32_t count) {
 void detector_block(const Block& b) {
   BlockState& s = state(b);
   s.epoch = 1, s.generation = ++generation, s.view.of.clear();
+  for (View& brought : s.named) brought.of.clear();
   s.threads.assign(b.fibers.size(), Thread{});
   for (std::size_t t = 0; t < s.threads.size(); ++t) s.threads[t].clock[t % 32] = 1;
   s.dyn.resize(dynamic_shared(b).size() / kGranule + 1);
@@ -257,6 +264,20 @@ void detector_block_sync(const Block& b) {
   ++s.epoch;
   for (Thread& t : s.threads)
     if (!t.view.of.empty()) s.view.merge(t.view), t.view.of.clear();
+}
+void detector_named_arrive(const Block& b, int number) {
+  BlockState& s = state(b);
+  View& brought = s.named[std::size_t(number)];
+  brought.merge(s.threads[current->tid].view);
+  brought.of[b.rank].thread[std::uint16_t(current->tid)] = ++now_time;
+}
+void detector_named_sync(const Block& b, int number) {
+  BlockState& s = state(b);
+  View& brought = s.named[std::size_t(number)];
+  for (const std::uint32_t t : b.named[std::size_t(number)].arrived)
+    if (b.fibers[t]->state == State::wait_named && b.fibers[t]->barrier == number)
+      s.threads[t].view.merge(brought);
+  brought.of.clear();
 }
 void detector_warp_sync(const Block& b, std::uint32_t w, std::uint32_t mask) {
   BlockState& s = state(b);

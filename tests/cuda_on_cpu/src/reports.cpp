@@ -135,6 +135,13 @@ std::string where(const Block& b) {
     switch (f->state) {
       case State::runnable: s = "running" + (placed ? ", last" + at : ""); break;
       case State::wait_block: s = "waiting for the block" + at; break;
+      case State::wait_named: {
+        const NamedBarrier& barrier = b.named[std::size_t(f->barrier)];
+        s = "waiting at barrier " + std::to_string(f->barrier) + ", where " +
+            std::to_string(barrier.arrived.size()) + " of " + std::to_string(barrier.expected) +
+            " threads are" + at;
+        break;
+      }
       case State::wait_warp:
         s = std::string("waiting in ") + name(f->op) + " (mask " + mask + ")" + at;
         break;
@@ -205,3 +212,11 @@ void stop_watching() {
 #endif
 
 }  // namespace cuda_on_cpu
+
+// What a kernel's assert() calls, in the place of the C library's.
+extern "C" void __assert_fail(const char* expression, const char* file, unsigned line, const char*) noexcept {
+  using namespace cuda_on_cpu;
+  if (current) fail({file, int(line)}, "assertion that does not hold: %s", expression);
+  std::fprintf(stderr, "%s:%u: assertion that does not hold: %s\n", file, line, expression);
+  std::abort();
+}

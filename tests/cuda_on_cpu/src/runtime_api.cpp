@@ -32,6 +32,7 @@ extern "C" {
 
 // ---- for Python -------------------------------------------------------------------------------------
 void cuda_on_cpu_architecture(int sm) { architecture = sm; }
+void cuda_on_cpu_forget_attributes() { dynamic_limits.clear(); }  // of kernels
 void cuda_on_cpu_schedule(const char* s) { set_schedule(s); }
 void cuda_on_cpu_seconds(int n) { machine().seconds = n; }
 void cuda_on_cpu_processes(int n) { machine().processes = n; }

@@ -1,6 +1,7 @@
 // Instructions of one thread, and those of csrc/cuda/ptx.cuh: test_emulator_instructions.py has the tables.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_pipeline_primitives.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -64,6 +65,16 @@ __global__ void copies(const std::uint32_t* in, std::uint32_t* out, int valid) {
   show(0, 0), show(1, 1);  // the two oldest are there
   ptx::cp_async_wait_group<0>();
   show(2, 2);  // the third, zeros where not valid
+}
+// The same by CUDA's own names: of the last 4 bytes of each 16, zeros.
+__global__ void pipelined(const uint4* in, uint4* out) {
+  __shared__ uint4 shared[32];
+  const int t = int(threadIdx.x);
+  __pipeline_memcpy_async(&shared[t], &in[t], 16, 4);
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  __syncthreads();
+  out[t] = shared[31 - t];
 }
 // Reads what no wait has made sure of.
 __global__ void impatient(const std::uint32_t* in, std::uint32_t* out) {
@@ -172,6 +183,7 @@ int run_copies(int bytes, const std::uint32_t* in, std::uint32_t* out, int valid
          : bytes == 8 ? launch(copies<8>, in, out, valid)
                       : launch(copies<16>, in, out, valid);
 }
+int run_pipelined(const uint4* in, uint4* out) { return Launch{dim3(1), dim3(32), 0}(pipelined, in, out); }
 int run_impatient(const std::uint32_t* in, std::uint32_t* out) {
   return Launch{dim3(1), dim3(32), 0}(impatient, in, out);
 }

@@ -23,11 +23,27 @@ inline T __ldca(const T* p) {
   return *p;
 }
 template <class T>
+inline T __ldlu(const T* p) {
+  return *p;
+}
+template <class T>
+inline T __ldcv(const T* p) {
+  return *p;
+}
+template <class T>
 inline void __stcs(T* p, std::type_identity_t<T> v) {
   *p = v;
 }
 template <class T>
 inline void __stcg(T* p, std::type_identity_t<T> v) {
+  *p = v;
+}
+template <class T>
+inline void __stwb(T* p, std::type_identity_t<T> v) {
+  *p = v;
+}
+template <class T>
+inline void __stwt(T* p, std::type_identity_t<T> v) {
   *p = v;
 }
 
@@ -36,8 +52,13 @@ inline float rsqrtf(float x) { return float(1.0 / std::sqrt(double(x))); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
+inline float __log2f(float x) { return std::log2(x); }
+inline float __log10f(float x) { return std::log10(x); }
+inline float __exp10f(float x) { return float(std::pow(10.0, double(x))); }
+inline float __tanhf(float x) { return std::tanh(x); }
 inline float __sinf(float x) { return std::sin(x); }
 inline float __cosf(float x) { return std::cos(x); }
+inline void __sincosf(float x, float* s, float* c) { *s = std::sin(x), *c = std::cos(x); }
 inline float __powf(float x, float y) { return std::pow(x, y); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1.0f / x; }
@@ -49,7 +70,10 @@ inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dsub_rn(double a, double b) { return a - b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
+inline double __dsqrt_rn(double x) { return std::sqrt(x); }
 inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
 inline float __saturatef(float x) { return x > 1 ? 1.f : x > 0 ? x : 0.f; }  // NaN becomes 0
 inline void sincospif(float x, float* s, float* c) {
@@ -59,6 +83,26 @@ inline void sincospif(float x, float* s, float* c) {
 inline void sincospi(double x, double* s, double* c) {
   const long double a = 3.14159265358979323846L * std::fmod(static_cast<long double>(x), 2.0L);
   *s = double(std::sin(a)), *c = double(std::cos(a));
+}
+inline float sinpif(float x) {
+  float s, c;
+  sincospif(x, &s, &c);
+  return s;
+}
+inline float cospif(float x) {
+  float s, c;
+  sincospif(x, &s, &c);
+  return c;
+}
+inline double sinpi(double x) {
+  double s, c;
+  sincospi(x, &s, &c);
+  return s;
+}
+inline double cospi(double x) {
+  double s, c;
+  sincospi(x, &s, &c);
+  return c;
 }
 template <class A, class B>
 inline std::common_type_t<A, B> min(A a, B b) {
@@ -93,6 +137,8 @@ inline int __float2int_rd(float x) { return cuda_on_cpu::saturated<int>(std::flo
 inline int __float2int_ru(float x) { return cuda_on_cpu::saturated<int>(std::ceil(x)); }
 inline unsigned __float2uint_rn(float x) { return cuda_on_cpu::saturated<unsigned>(std::nearbyint(x)); }
 inline unsigned __float2uint_rz(float x) { return cuda_on_cpu::saturated<unsigned>(std::trunc(x)); }
+inline int __double2int_rn(double x) { return cuda_on_cpu::saturated<int>(std::nearbyint(x)); }
+inline int __double2int_rz(double x) { return cuda_on_cpu::saturated<int>(std::trunc(x)); }
 inline float __int2float_rn(int x) { return float(x); }
 inline float __uint2float_rn(unsigned x) { return float(x); }
 inline float __double2float_rn(double x) { return float(x); }
@@ -101,6 +147,7 @@ inline int __float_as_int(float x) { return cuda_on_cpu::bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return cuda_on_cpu::bits<float>(x); }
 inline float __int_as_float(int x) { return cuda_on_cpu::bits<float>(x); }
 inline long long __double_as_longlong(double x) { return cuda_on_cpu::bits<long long>(x); }
+inline double __int2double_rn(int x) { return x; }
 inline double __longlong_as_double(long long x) { return cuda_on_cpu::bits<double>(x); }
 
 // ---- integers and bits ------------------------------------------------------------------------------------

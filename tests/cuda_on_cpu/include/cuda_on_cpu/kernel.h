@@ -68,6 +68,9 @@ bool cooperative();
 enum class BarrierOp : std::uint8_t { plain, count, all, any };
 int block_barrier(BarrierOp, int predicate, Site);
 void grid_barrier(Site);
+inline constexpr int kNamedBarriers = 16;  // number 0 is __syncthreads()
+// bar.sync, or where it does not wait bar.arrive.
+void named_barrier(int number, int threads, bool waits);
 
 inline constexpr std::size_t kSlot = 64;  // bytes that one lane can bring to a collective
 struct alignas(16) Slot {
