@@ -1,6 +1,8 @@
 """Derivatives of every order, vmap and autocast for ops that are linear in each of their arguments.
 
-Such an op comes as two dispatcher ops, here for arguments a1 … an and anything else that follows:
+The same for any op whose derivatives are made of it and its gradient again is the class ClosedOp.
+
+A multilinear op comes as two dispatcher ops, here for arguments a1 … an and anything else that follows:
 
     y               = <name>(a1, …, an, *rest)
     grad_a1, …      = <name>_backward(grad_out, a1, …, an, *rest, need_a1, …, need_an)
@@ -8,7 +10,8 @@ Such an op comes as two dispatcher ops, here for arguments a1 … an and anythin
 The second returns the partial gradients of φ = ⟨grad_out, y⟩, and its own derivative needs nothing new: for
 cotangents v1 … vn it is the gradient of Σᵢ φ(aᵢ → vᵢ), so a sum of calls of the same two ops with one
 argument exchanged (docs/mathematics.md, "Every order"). Arguments that are linear only together, as a
-filter and the skip beside it, form a group and are exchanged together.
+filter and the skip beside it, form a group and are exchanged together. Where y is linear in an argument but
+for summands without it, their arguments are left out while it is exchanged.
 
 Everything is registered with the dispatcher, so `torch.ops`, compiled and exported programs have it too.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -28,7 +31,7 @@ from torch.autograd import forward_ad
 
 from .check import MaybeTensor, refuse_elsewhere
 
-__all__ = ["MultilinearOp", "under_autocast"]
+__all__ = ["ClosedOp", "MultilinearOp", "under_autocast"]
 
 Tensors = Sequence[MaybeTensor]
 TensorOrNone = TypeVar("TensorOrNone", Tensor, Tensor | None)
@@ -46,29 +49,21 @@ class _Function(torch.autograd.function._SingleLevelFunction):
     _compiled_autograd_key = staticmethod(torch.autograd.Function._compiled_autograd_key)
 
 
-@dataclasses.dataclass(frozen=True)
-class MultilinearOp:
-    """What autograd, vmap and autocast have to know of an op; `register` tells them.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClosedOp:
+    """An op and its gradient, two dispatcher ops as above, of which every derivative is made; `register`
+    tells autograd, vmap and autocast. What the derivatives are, a subclass says.
 
     name: the op, in the namespace equiconv; `<name>_backward` is its gradient.
     arguments: the names of a1 … an, x among them.
-    groups: the positions of the tensor arguments, those that are linear only together in one group.
     weights: the positions of arguments that stay float32 under autocast.
     others: names of tensors that follow, of which nothing is differentiable.
-    zero: what stands for zero in the place of argument i, given all of them (None: left out). Asked for only
-        in groups of more than one.
-    channel_axes: for the arguments that follow the tensors, each tensor's channel axis, counted from its end.
-        Channels are independent, so vmap folds its dimension into them; y is as the first tensor. Where there
-        are no such axes, vmap calls the op once for each entry.
     """
 
     name: str
     arguments: tuple[str, ...]
-    groups: tuple[tuple[int, ...], ...]
     weights: tuple[int, ...] = ()
     others: tuple[str, ...] = ()
-    zero: Callable[[int, Tensors], MaybeTensor] = lambda i, tensors: None
-    channel_axes: Callable[..., tuple[int, ...]] | None = None
 
     @property
     def count(self) -> int:
@@ -96,7 +91,8 @@ class MultilinearOp:
         ):
             torch.library.register_fake(op.name(), fake_kernel, lib=_library)
             torch.library.register_vmap(op.name(), fold, lib=_library)
-            autograd = _autograd_kernel(op, differentiate)
+            instead = self._differentiable_backward if op is self.backward else None
+            autograd = _autograd_kernel(op, differentiate, instead)
             _library.impl(op, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
             # Wherever there is no kernel: one sentence instead of the dispatcher's page.
             elsewhere = functools.partial(self._elsewhere, names)
@@ -133,9 +129,7 @@ class MultilinearOp:
             @staticmethod
             def jvp(ctx: Any, _: None, *tangents: Any) -> Tensor:
                 with _no_autocast():
-                    terms = op._exchanges(ctx.saved_tensors, tangents[:n])
-                    total: Tensor = _sum(op.forward(*exchanged, *ctx.rest) for _, exchanged in terms)
-                    return total
+                    return op._tangent(ctx.saved_tensors, ctx.rest, tangents[:n])
 
         return Forward
 
@@ -160,12 +154,11 @@ class MultilinearOp:
                 grad_out, *tensors = ctx.saved_tensors
                 need_grad_out, *needs = ctx.needs_input_grad[1 : 2 + n]
                 present = [v if need else None for v, need in zip(cotangents, ctx.needs, strict=True)]
-                terms: list[list[MaybeTensor]] = [[None] * (1 + n)]
+                terms: list[Tensors] = [[None] * (1 + n)]
                 with _no_autocast():
-                    for group, exchanged in op._exchanges(tensors, present):
-                        forward = op.forward(*exchanged, *ctx.rest) if need_grad_out else None
-                        others = [need and i not in group for i, need in enumerate(needs)]
-                        terms.append([forward, *op._gradients(grad_out, exchanged, ctx.rest, others)])
+                    terms += op._gradient_cotangents(
+                        grad_out, tensors, ctx.rest, present, need_grad_out, needs
+                    )
                 return None, *map(_sum, zip(*terms, strict=True)), *(None for _ in (*ctx.rest, *ctx.needs))
 
             @staticmethod
@@ -179,9 +172,7 @@ class MultilinearOp:
                 with _no_autocast():
                     if v is not None:
                         terms.append(op._gradients(v, tensors, ctx.rest, ctx.needs))
-                    for group, exchanged in op._exchanges(tensors, tangents[:n]):
-                        others = [need and i not in group for i, need in enumerate(ctx.needs)]
-                        terms.append(op._gradients(grad_out, exchanged, ctx.rest, others))
+                    terms += op._gradient_tangents(grad_out, tensors, ctx.rest, tangents[:n], ctx.needs)
                 return tuple(map(_sum, zip(*terms, strict=True)))
 
         return Backward
@@ -194,22 +185,123 @@ class MultilinearOp:
             return (None,) * len(needs)
         return _only(self.backward(grad_out, *tensors, *rest, *needs), needs)
 
-    def _exchanges(self, tensors: Tensors, others: Tensors) -> Iterator[tuple[tuple[int, ...], Tensors]]:
+    # ---- what a subclass says --------------------------------------------------------------------------
+
+    def _tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
+        """Of the op, for tangents of its arguments, not all of them absent."""
+        raise NotImplementedError
+
+    def _gradient_cotangents(
+        self,
+        grad_out: Tensor,
+        tensors: Tensors,
+        rest: tuple[Any, ...],
+        cotangents: Tensors,
+        need_grad_out: bool,
+        needs: Sequence[bool],
+    ) -> Iterable[Tensors]:
+        """The terms of the gradients of grad_out and of every argument, for cotangents of the gradients."""
+        raise NotImplementedError
+
+    def _gradient_tangents(
+        self,
+        grad_out: Tensor,
+        tensors: Tensors,
+        rest: tuple[Any, ...],
+        tangents: Tensors,
+        needs: Sequence[bool],
+    ) -> Iterable[Tensors]:
+        """The terms of the gradients' tangents, for tangents of the arguments."""
+        raise NotImplementedError
+
+    def _differentiable_backward(self, *args: Any) -> tuple[Tensor, ...] | None:
+        """What the backward op gives, from ops whose derivatives are right where its own would not be."""
+        return None
+
+    def _vmap_forward(self, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        each = [self.forward(*entry) for entry in _entries(args, in_dims, info.batch_size)]
+        return torch.stack(each), 0
+
+    def _vmap_backward(
+        self, info: Any, in_dims: tuple[int | None, ...], *args: Any
+    ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+        each = [self.backward(*entry) for entry in _entries(args, in_dims, info.batch_size)]
+        return tuple(torch.stack(grads) for grads in zip(*each, strict=True)), (0,) * self.count
+
+    # ---- autocast ------------------------------------------------------------------------------------
+
+    def _autocast_kernel(self, *args: Any) -> Any:
+        tensors = [under_autocast(t, weight=i in self.weights) for i, t in enumerate(args[: self.count])]
+        with _no_autocast():
+            return self.forward(*tensors, *args[self.count :])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultilinearOp(ClosedOp):
+    """An op that is linear in each of its arguments.
+
+    groups: the positions of the tensor arguments, those that are linear only together in one group.
+    zero: what stands for zero in the place of argument i, given all of them (None: left out). Asked for only
+        in groups of more than one.
+    apart: by an argument that not every summand of y holds, the arguments of those without it, as x and a
+        bias: they are no part of that derivative.
+    channel_axes: for the arguments that follow the tensors, each tensor's channel axis, counted from its end.
+        Channels are independent, so vmap folds its dimension into them; y is as the first tensor. Where there
+        are no such axes, vmap calls the op once for each entry.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    zero: Callable[[int, Tensors], MaybeTensor] = lambda i, tensors: None
+    apart: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    channel_axes: Callable[..., tuple[int, ...]] | None = None
+
+    def _tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
+        terms = self._exchanges(tensors, tangents, rest)
+        total: Tensor = _sum(self.forward(*exchanged, *rest) for _, exchanged in terms)
+        return total
+
+    def _gradient_cotangents(
+        self,
+        grad_out: Tensor,
+        tensors: Tensors,
+        rest: tuple[Any, ...],
+        cotangents: Tensors,
+        need_grad_out: bool,
+        needs: Sequence[bool],
+    ) -> Iterator[Tensors]:
+        for group, exchanged in self._exchanges(tensors, cotangents, rest):
+            forward = self.forward(*exchanged, *rest) if need_grad_out else None
+            yield [forward, *self._gradients(grad_out, exchanged, rest, _others(needs, group, exchanged))]
+
+    def _gradient_tangents(
+        self,
+        grad_out: Tensor,
+        tensors: Tensors,
+        rest: tuple[Any, ...],
+        tangents: Tensors,
+        needs: Sequence[bool],
+    ) -> Iterator[Tensors]:
+        for group, exchanged in self._exchanges(tensors, tangents, rest):
+            yield self._gradients(grad_out, exchanged, rest, _others(needs, group, exchanged))
+
+    def _exchanges(
+        self, tensors: Tensors, others: Tensors, rest: tuple[Any, ...]
+    ) -> Iterator[tuple[tuple[int, ...], Tensors]]:
         """Each group with something in `others`, and the tensors with this group exchanged for it."""
         for group in self.groups:
             if any(others[i] is not None for i in group):
                 exchanged = list(tensors)
                 for i in group:
                     exchanged[i] = self.zero(i, tensors) if others[i] is None else others[i]
+                    for absent in self.apart.get(i, ()):
+                        exchanged[absent] = None
                 yield group, exchanged
 
     # ---- vmap ----------------------------------------------------------------------------------------
 
     def _vmap_forward(self, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
         if self.channel_axes is None:
-            return torch.stack(
-                [self.forward(*entry) for entry in _entries(args, in_dims, info.batch_size)]
-            ), 0
+            return super()._vmap_forward(info, in_dims, *args)
         tensors, rest = args[: self.count], args[self.count :]
         axes = self.channel_axes(*rest)
         y = self.forward(*_fold_all(tensors, in_dims, info.batch_size, axes), *rest)
@@ -220,9 +312,7 @@ class MultilinearOp:
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
         n = self.count
         if self.channel_axes is None:
-            each = [self.backward(*entry) for entry in _entries(args, in_dims, info.batch_size)]
-            stacked = tuple(torch.stack(grads) for grads in zip(*each, strict=True))
-            return stacked, (0,) * n
+            return super()._vmap_backward(info, in_dims, *args)
         tensors, rest, needs = args[: 1 + n], args[1 + n : -n], args[-n:]
         axes = self.channel_axes(*rest)
         grads = self.backward(*_fold_all(tensors, in_dims, info.batch_size, (axes[0], *axes)), *rest, *needs)
@@ -235,15 +325,10 @@ class MultilinearOp:
         )
         return tuple(unfolded), dims
 
-    # ---- autocast ------------------------------------------------------------------------------------
 
-    def _autocast_kernel(self, *args: Any) -> Any:
-        tensors = [under_autocast(t, weight=i in self.weights) for i, t in enumerate(args[: self.count])]
-        with _no_autocast():
-            return self.forward(*tensors, *args[self.count :])
-
-
-def _autograd_kernel(op: Any, differentiate: Any) -> Callable[..., Any]:
+def _autograd_kernel(
+    op: Any, differentiate: Any, instead: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     """What the dispatcher calls for autograd, once for each level of torch.func's transforms."""
 
     def kernel(keyset: Any, *args: Any) -> Any:
@@ -259,12 +344,22 @@ def _autograd_kernel(op: Any, differentiate: Any) -> Callable[..., Any]:
         reverse = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
         if not reverse and forward_ad._current_level < 0:
             return below(*args)
+        if instead is not None and (result := instead(*args)) is not None:
+            return result
         if not torch._C._are_functorch_transforms_active():
             return differentiate.apply(below, *args)
         with enable_single_level_autograd_function():
             return differentiate.apply(below_with_outer_levels, *args)
 
     return kernel
+
+
+def _others(needs: Sequence[bool], group: tuple[int, ...], exchanged: Tensors) -> list[bool]:
+    """What else is needed of a term that one group was exchanged in."""
+    return [
+        need and i not in group and tensor is not None
+        for i, (need, tensor) in enumerate(zip(needs, exchanged, strict=True))
+    ]
 
 
 def _sum(terms: Iterable[MaybeTensor]) -> Any:
