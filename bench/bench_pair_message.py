@@ -30,7 +30,8 @@ HAS_PYG = importlib.util.find_spec("torch_geometric") is not None
 @dataclass(frozen=True, kw_only=True)
 class PairCase(Case):
     """A layer: `length` points in all, `degree` pairs a receiver, `channels`; clouds of `cloud` points are
-    complete instead, and where `cloud` is 0 the points are one graph with random senders."""
+    complete instead, and where `cloud` is 0 the points are one graph with random senders. `dense`: the weight
+    has a filter of every channel for every other."""
 
     op: str = "pair_message"
     batch: int = 1
@@ -38,8 +39,9 @@ class PairCase(Case):
     orientations: int
     functions: int
     cloud: int = 0
+    dense: bool = False
 
-    settings: ClassVar[tuple[str, ...]] = ("op", "direction", "dtype", "device")
+    settings: ClassVar[tuple[str, ...]] = ("op", "direction", "dtype", "dense", "device")
 
     @property
     def sizes(self) -> dict[str, str]:
@@ -69,7 +71,7 @@ def inputs(case: Case) -> Inputs:
     shapes = {
         "x": (case.length, case.orientations, case.channels),
         "basis": (case.length * case.degree, case.orientations, case.functions),
-        "weight": (case.functions, case.channels),
+        "weight": (case.functions, *[case.channels] * (1 + case.dense)),
     }
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     tensors["weight"] /= math.sqrt(case.functions * case.degree)
@@ -78,7 +80,11 @@ def inputs(case: Case) -> Inputs:
 
 def eager(x: Tensor, basis: Tensor, weight: Tensor, graph: Graph) -> Tensor:
     """The expression in the code of point-cloud models."""
-    message = (basis @ weight) * x[graph.senders]
+    if weight.dim() == 2:
+        message = (basis @ weight) * x[graph.senders]
+    else:
+        filter = torch.tensordot(basis, weight, 1)
+        message = (x[graph.senders][..., None, :] @ filter).squeeze(-2)
     out = message.new_zeros(graph.num_receivers, *message.shape[1:])
     return out.index_add_(0, graph.receivers, message)
 
@@ -113,6 +119,7 @@ PAIR_MESSAGE = Op(
         **({"propagate": propagate()} if HAS_PYG else {}),
     },
     reference=reference.pair_message,
+    case=PairCase,
 )
 
 # ---- the promises, and the sizes of published tasks --------------------------------------------------------
@@ -120,6 +127,7 @@ PAIR_MESSAGE = Op(
 THREADS = 2
 BULK = PairCase(length=1000, degree=16, orientations=16, functions=128, channels=128)
 NARROW = replace(BULK, functions=16)
+DENSE = PairCase(length=1000, degree=16, orientations=1, functions=16, channels=32, dense=True)
 TASKS = (
     PairCase(length=500, cloud=5, degree=5, orientations=16, functions=256, channels=128),  # N-body
     PairCase(length=105, cloud=21, degree=21, orientations=20, functions=256, channels=128),  # rMD17 aspirin
@@ -173,4 +181,7 @@ def groups() -> list[list[Entry]]:
                 entries.append(Entry(replace(timed, dtype="bfloat16"), "equiconv"))
             plan.append(entries)
     plan[-1].append(Entry(BULK, "compile"))
+    for direction in DIRECTIONS:
+        case = replace(DENSE, direction=direction)
+        plan.insert(0, [Entry(case, contestant) for contestant in ("equiconv", "eager")])
     return plan

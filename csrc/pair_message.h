@@ -12,6 +12,7 @@ namespace equiconv {
 struct PairMessage {
   std::int64_t pairs, senders, receivers, orientations, functions, channels;
   bool shared;
+  bool tf32 = false;  // float32 factors may be rounded to TF32 (CUDA)
   std::int64_t filters() const { return shared ? 1 : orientations; }  // basis rows of a pair
 };
 

@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from contract import Op, Refusal, Sample
+from cuda_on_cpu.pair_message import pair_message as on_emulator
 from torch import Tensor
 
 from equiconv import Graph, pair_message
@@ -115,7 +116,9 @@ REFUSALS = (
         "pair_message: basis must be on the device of x, {device}, but is on meta",
         {"basis": lambda b: b.to("meta")},
     ),
-    Refusal("pair_message: weight must be (K, C), but has shape (3,)", {"weight": lambda w: w[0]}),
+    Refusal(
+        "pair_message: weight must be (K, C) or (K, C, D), but has shape (3,)", {"weight": lambda w: w[0]}
+    ),
     Refusal(
         "pair_message: weight must have the dtype of x, float32, but has float16",
         {"weight": lambda w: w.half()},
@@ -186,7 +189,7 @@ class TestContract(contract.Contract):
         exact=reference,
         of_squares=reference,  # the op sums products of the arguments' entries
         dispatched=dispatched,
-        devices=("cpu",),
+        on_emulator=on_emulator,
     )
 
 
@@ -279,6 +282,44 @@ def test_more_than_2_to_the_31_products() -> None:
     basis = torch.ones(1, 1, dtype=torch.bfloat16).expand(pairs, 1)
     y = pair_message(x, basis, torch.full((1, channels), 0.5, dtype=torch.bfloat16), graph)
     assert (y == pairs / 4).all()
+
+
+def test_offsets_beyond_2_to_the_31() -> None:
+    """Rows so far apart in (mostly untouched) memory that their places need more than 32 bits."""
+    shapes = {"x": (10, 2, 8), "basis": (10, 2, 5), "weight": (5, 8)}
+    graph = random_graph(10, 3, 10)
+    near = {name: torch.randn(shape).bfloat16().requires_grad_() for name, shape in shapes.items()}
+    far = dict(near)
+    for name in ("x", "basis"):
+        room = torch.empty(9 * 2**28 + 64, dtype=torch.bfloat16)
+        spread = room.as_strided(shapes[name], (2**28, shapes[name][2], 1))
+        far[name] = spread.copy_(near[name].detach()).requires_grad_()
+    results = []
+    for tensors in (near, far):
+        y = pair_message(**tensors, graph=graph)
+        results.append([y, *torch.autograd.grad(y, tuple(tensors.values()), contract.random_like(y))])
+    contract.assert_same_bits(results[1], results[0])
+
+
+def test_two_million_pairs_in_16_orientations() -> None:
+    """In less than 6 GB; the messages alone would take 8."""
+    code = """
+import resource, torch
+from equiconv import Graph, pair_message
+torch.set_num_threads(2)
+points, degree, orientations, functions, channels = 125_000, 16, 16, 16, 64
+receivers = torch.arange(points).repeat_interleave(degree)
+senders = (receivers * 7919 + torch.arange(degree).repeat(points) * 104729) % points
+graph = Graph.from_pairs(senders, receivers, points)
+x = torch.ones(points, orientations, channels)
+basis = torch.ones(points * degree, orientations, functions)
+weight = torch.full((functions, channels), 1 / (functions * degree))
+y = pair_message(x, basis, weight, graph)
+assert y.min() == y.max() == 1
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 6e9
 
 
 def test_extra_memory_of_a_forward() -> None:

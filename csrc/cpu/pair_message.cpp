@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "arena.h"
-#include "storage.h"
+#include "pairs.h"
 #include "team.h"
 #include "tile.h"
 
@@ -25,80 +25,7 @@ namespace {
 
 using namespace equiconv;
 
-// ---- what the kernels share ----------------------------------------------------------------------
-
-struct Index {
-  const void* data;
-  bool wide;
-  std::int64_t operator[](std::int64_t i) const {
-    return wide ? static_cast<const std::int64_t*>(data)[i] : static_cast<const std::int32_t*>(data)[i];
-  }
-};
-
-struct Groups {
-  std::int64_t count;
-  Index offset, neighbour, row;
-
-  Groups(const PairGroups& pairs, std::int64_t groups)
-      : count(groups),
-        offset{pairs.offsets, pairs.wide},
-        neighbour{pairs.neighbours, pairs.wide},
-        row{pairs.rows, pairs.wide} {}
-
-  // The group of pair i.
-  std::int64_t of(std::int64_t i) const {
-    std::int64_t low = 0, high = count;  // offset[low] <= i < offset[high]
-    while (high - low > 1) {
-      const std::int64_t middle = low + (high - low) / 2;
-      (offset[middle] <= i ? low : high) = middle;
-    }
-    return low;
-  }
-};
-
-template <class S, class Void>
-auto* row_of(const Rows<Void>& a, std::int64_t row, std::int64_t orientation) {
-  using Pointee = std::conditional_t<std::is_const_v<Void>, const S, S>;
-  return static_cast<Pointee*>(a.data) + row * a.row + orientation * a.orientation;
-}
-
-template <class S>
-StridedRow<S> features(const InputRows& a, std::int64_t point, std::int64_t orientation) {
-  return {row_of<S>(a, point, orientation), a.entry};
-}
-
-// Rows of the basis as contiguous rows of T, `padding` more entries of them readable: where they lie, or
-// copied.
-template <class T>
-class BasisRows {
- public:
-  BasisRows(const InputRows& basis, std::int64_t functions, std::int64_t multiple)
-      : basis_(basis),
-        functions_(functions),
-        pitch_(round_up(functions, std::max<std::int64_t>(multiple, kLanes<T>))) {
-    with_storage(basis.dtype, [&](auto* storage) {
-      in_place_ = std::is_same_v<decltype(storage), T*> && basis.entry == 1 && functions % multiple == 0;
-    });
-  }
-  std::int64_t room(std::int64_t rows) const { return in_place_ ? 0 : rows * pitch_; }
-  // Row i of those for which there is room.
-  const T* get(std::int64_t pair, std::int64_t orientation, std::int64_t i, T* copies) const {
-    if (in_place_) return row_of<T>(basis_, pair, orientation);
-    T* copy = copies + i * pitch_;
-    with_arithmetic_storage<T>(basis_.dtype, [&](auto* storage) {
-      const auto row = features<std::remove_pointer_t<decltype(storage)>>(basis_, pair, orientation);
-      for (std::int64_t k = 0; k < pitch_; k += kLanes<T>)
-        store(copy + k, row.vector(k, std::max<std::int64_t>(functions_ - k, 0)));
-    });
-    return copy;
-  }
-
- private:
-  InputRows basis_;
-  std::int64_t functions_, pitch_;
-  bool in_place_ = false;
-};
-
+// ---- the weight ---------------------------------------------------------------------------------
 template <class T>
 void pack_weight(const InputRows& weight, std::int64_t functions, std::int64_t channels, bool transposed,
                  T* out) {
@@ -151,8 +78,8 @@ class Aggregate {
       using S = std::remove_pointer_t<decltype(storage)>;
       team_(pieces_ * cuts_, [&](std::int64_t i) {
         const std::int64_t piece = i / cuts_, cut = i % cuts_;
-        const Work work{first_group(piece), first_group(piece + 1), size_.orientations * cut / cuts_,
-                        size_.orientations * (cut + 1) / cuts_};
+        const Work work{groups_.first_of(piece, pieces_), groups_.first_of(piece + 1, pieces_),
+                        size_.orientations * cut / cuts_, size_.orientations * (cut + 1) / cuts_};
         groups<S>(work, weight, slots[std::size_t(i)]);
       });
     });
@@ -178,19 +105,6 @@ class Aggregate {
     bool open = false;  // the first group began in an earlier tile
     std::int64_t neighbour[kTileRows], row[kTileRows], group[kTileRows];
   };
-
-  // The first group of a piece: pairs and groups before it are about so many of all.
-  std::int64_t first_group(std::int64_t piece) const {
-    const std::int64_t goal = (size_.pairs + groups_.count) / pieces_ * piece;
-    if (piece == pieces_) return groups_.count;
-    std::int64_t low = 0, high = groups_.count;
-    while (low < high) {
-      const std::int64_t middle = low + (high - low) / 2;
-      if (groups_.offset[middle] + middle < goal) low = middle + 1;
-      else high = middle;
-    }
-    return low;
-  }
 
   template <class S>
   void groups(const Work& work, const T* weight, Slot& slot) const {
@@ -333,7 +247,7 @@ class Gradients {
  private:
   // The gradient of the weight is summed in runs of rows that depend on the sizes alone.
   static constexpr std::int64_t kRuns = 32, kRunRows = 256;
-  static constexpr std::int64_t kBlock = kTileRows * 4;  // rows at a time
+  static constexpr std::int64_t kBlock = 48;  // rows at a time
 
   struct Shared {
     T* weight;
@@ -379,11 +293,7 @@ class Gradients {
       if (a_.grad_weight) basis[i] = basis_.get(pairs[i], o, i, slot.copies);
     }
     if (a_.grad_basis) basis_gradients<S>(count, products, pairs, orientations, shared);
-    if (a_.grad_weight) {
-      std::int64_t k = 0;
-      for (; k + kTileRows <= functions_; k += kTileRows) weight_gradients<kTileRows>(count, k, basis, slot);
-      for (; k < functions_; k += kShortTile) weight_gradients<kShortTile>(count, k, basis, slot);
-    }
+    if (a_.grad_weight) weight_gradients(count, basis, slot);
   }
 
   template <class S>
@@ -419,20 +329,21 @@ class Gradients {
     }
   }
 
-  // Adds rows k … k + M - 1 of the basis transposed times the products.
-  template <int M>
-  void weight_gradients(int count, std::int64_t k, const T* const* basis, Slot& slot) const {
+  // Adds the basis transposed times the products, of which some columns stay in the first cache for all rows.
+  void weight_gradients(int count, const T* const* basis, Slot& slot) const {
     for_columns<T>(size_.channels, [&](auto vectors, std::int64_t c) {
-      constexpr int V = vectors();
-      Vec<T> sum[M][V];
-      multiply<T>(count, ColumnsOfLeft<T>{basis, k}, slot.products + c, columns_, sum);
+      for_rows(functions_, [&](auto rows, std::int64_t k) {
+        constexpr int V = vectors(), M = rows();
+        Vec<T> sum[M][V];
+        multiply<T>(count, ColumnsOfLeft<T>{basis, k}, slot.products + c, columns_, sum);
 #pragma GCC unroll 16
-      for (int m = 0; m < M; ++m)
+        for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) {
-          T* total = slot.grad_weight + (k + m) * columns_ + c + v * kLanes<T>;
-          store(total, load(total) + sum[m][v]);
-        }
+          for (int v = 0; v < V; ++v) {
+            T* total = slot.grad_weight + (k + m) * columns_ + c + v * kLanes<T>;
+            store(total, load(total) + sum[m][v]);
+          }
+      });
     });
   }
 

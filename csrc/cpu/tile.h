@@ -11,10 +11,11 @@ namespace {
 constexpr int kTileVectors = 2;
 #if defined(__AVX512F__)
 constexpr int kTileRows = 12;
+constexpr int kShortTile = 4;  // rows that are left over come in multiples of it
 #else
 constexpr int kTileRows = 6;
+constexpr int kShortTile = 2;
 #endif
-constexpr int kShortTile = 4;  // for rows that are left over
 
 template <class T>
 constexpr std::int64_t kTileColumns = kTileVectors * kLanes<T>;
@@ -64,6 +65,17 @@ EQUICONV_INLINE void for_columns(std::int64_t columns, F f) {
   std::int64_t c = 0;
   for (; columns - c > W; c += kTileColumns<T>) f(std::integral_constant<int, kTileVectors>{}, c);
   if (c < columns) f(std::integral_constant<int, 1>{}, c);
+}
+
+// Calls f(M, row) for the blocks of M rows that cover `rows`, a multiple of kShortTile: full tiles, then what
+// is left over. M is a constant.
+template <class F>
+EQUICONV_INLINE void for_rows(std::int64_t rows, F f) {
+  static_assert(kTileRows == 3 * kShortTile, "what is left over is none, one or two short tiles");
+  std::int64_t row = 0;
+  for (; rows - row >= kTileRows; row += kTileRows) f(std::integral_constant<int, kTileRows>{}, row);
+  if (rows - row == 2 * kShortTile) f(std::integral_constant<int, 2 * kShortTile>{}, row);
+  else if (row < rows) f(std::integral_constant<int, kShortTile>{}, row);
 }
 
 // A right-hand matrix (depth, columns) in blocks as for_columns visits them, so that each block's rows follow

@@ -7,59 +7,47 @@
 #include <tuple>
 #include <vector>
 
-#include "../cpu/pair_message.h"
 #include "check.h"
+
+#ifdef EQUICONV_CUDA
+#include "../cuda/pair_message.h"
+#include "device_cuda.h"
+#else
+#include "../cpu/pair_message.h"
 #include "device_cpu.h"
+#endif
+#include "graph.h"
 
 namespace equiconv::ops {
 namespace {
 
 constexpr const char* kOp = "pair_message";
 
-// A Graph's pairs, by receiver and by sender.
-struct GraphTensors {
-  const Tensor &receiver_offsets, &senders, &receiver_rows, &sender_offsets, &receivers, &sender_rows;
-
-  PairGroups by_receiver() const { return groups(receiver_offsets, senders, receiver_rows); }
-  PairGroups by_sender() const { return groups(sender_offsets, receivers, sender_rows); }
-
- private:
-  static PairGroups groups(const Tensor& offsets, const Tensor& neighbours, const Tensor& rows) {
-    return {offsets.const_data_ptr(), neighbours.const_data_ptr(), rows.const_data_ptr(),
-            offsets.scalar_type() == ScalarType::Long};
-  }
-};
-
 // ---- checks ----------------------------------------------------------------------------------------
 
-// What Graph makes; that its indices are in range, it has checked.
-void check_graph(const GraphTensors& graph, const Tensor& x) {
-  const std::int64_t pairs = graph.senders.dim() ? graph.senders.size(0) : 0;
-  for (const Tensor* t : {&graph.receiver_offsets, &graph.senders, &graph.receiver_rows,
-                          &graph.sender_offsets, &graph.receivers, &graph.sender_rows}) {
-    if (!(t->device() == x.device()))
-      refuse(kOp, ": graph must be on the device of x, ", text(x.device()), ", but is on ",
-             text(t->device()));
-    const bool offsets = t == &graph.receiver_offsets || t == &graph.sender_offsets;
-    const ScalarType dtype = t->scalar_type();
-    if (t->dim() != 1 || !t->is_contiguous() || (dtype != ScalarType::Int && dtype != ScalarType::Long) ||
-        dtype != graph.senders.scalar_type() || (offsets ? t->size(0) < 1 : t->size(0) != pairs))
-      refuse(kOp, ": graph must be as equiconv.Graph makes it, but holds a tensor of shape ",
-             text(t->sizes()), " and type ", text(dtype));
-  }
+#ifdef EQUICONV_CUDA
+// Whether torch may round the factors of a float32 product to TF32. Its stable ABI has no word for this
+// setting, so python/equiconv/ops/tf32.py is asked.
+bool tf32_is_allowed() {
+  StableIValue answer[1];
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("equiconv::tf32_is_allowed", "", answer, TORCH_ABI_VERSION));
+  return torch::stable::detail::to<bool>(answer[0]);
 }
+#else
+constexpr bool tf32_is_allowed() { return false; }
+#endif
 
 PairMessage check(const Tensor& x, const Tensor& basis, const Tensor& weight, const GraphTensors& graph) {
   check_floating(kOp, "x", x);
   if (x.dim() != 2 && x.dim() != 3)
     refuse(kOp, ": x must be (S, O, C) or (S, C), but has shape ", text(x.sizes()));
-  check_graph(graph, x);
+  check_graph(kOp, graph, x);
   check_kind(kOp, "basis", basis, x);
   if (basis.dim() != 2 && (basis.dim() != 3 || x.dim() == 2))
     refuse(kOp, ": basis must be ", x.dim() == 2 ? "(E, K) where x is (S, C)" : "(E, O, K) or (E, K)",
            ", but has shape ", text(basis.sizes()));
   check_kind(kOp, "weight", weight, x, true);
-  check_rank(kOp, "weight", weight, 2, "(K, C)");
+  check_rank(kOp, "weight", weight, 2, "(K, C) or (K, C, D)");
 
   const PairMessage size{graph.senders.size(0),
                          graph.sender_offsets.size(0) - 1,
@@ -67,7 +55,8 @@ PairMessage check(const Tensor& x, const Tensor& basis, const Tensor& weight, co
                          x.dim() == 3 ? x.size(1) : 1,
                          weight.size(0),
                          weight.size(1),
-                         basis.dim() == 2};
+                         basis.dim() == 2,
+                         x.scalar_type() == ScalarType::Float && tf32_is_allowed()};
   if (x.size(0) != size.senders)
     refuse(kOp, ": x must have a row for each sender of graph, ", size.senders, ", but has ", x.size(0));
   if (basis.size(0) != size.pairs)
@@ -82,16 +71,6 @@ PairMessage check(const Tensor& x, const Tensor& basis, const Tensor& weight, co
   return size;
 }
 
-// ---- tensors as strided arrays -----------------------------------------------------------------------
-
-// (row, orientation, entry), or (row, entry).
-template <class Void>
-Rows<Void> rows(Void* data, const Tensor& t) {
-  return {data, dtype_of(t), t.stride(0), t.dim() == 3 ? t.stride(1) : 0, t.stride(t.dim() - 1)};
-}
-InputRows read(const Tensor& t) { return rows(t.const_data_ptr(), t); }
-OutputRows write(const Tensor& t) { return rows(t.mutable_data_ptr(), t); }
-
 std::vector<std::int64_t> shape_of_out(const Tensor& x, std::int64_t receivers) {
   std::vector<std::int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape[0] = receivers;
@@ -100,7 +79,19 @@ std::vector<std::int64_t> shape_of_out(const Tensor& x, std::int64_t receivers) 
 
 // ---- the ops -------------------------------------------------------------------------------------------
 
+#ifdef EQUICONV_CUDA
+struct Kernels {
+  decltype(&cuda::pair_message_aggregate_workspace) aggregate_scratch =
+      cuda::pair_message_aggregate_workspace;
+  decltype(&cuda::pair_message_gradients_workspace) gradients_scratch =
+      cuda::pair_message_gradients_workspace;
+  decltype(&cuda::pair_message_aggregate) aggregate = cuda::pair_message_aggregate;
+  decltype(&cuda::pair_message_gradients) gradients = cuda::pair_message_gradients;
+};
+Kernels kernels() { return {}; }
+#else
 const cpu::PairMessageKernels& kernels() { return cpu::pair_message(); }
+#endif
 
 // Nothing is summed: what is not empty itself is zero.
 bool is_empty(const PairMessage& size) {
@@ -162,6 +153,7 @@ std::tuple<Tensor, Tensor, Tensor> pair_message_backward(const Tensor& grad_out,
 
 }  // namespace
 
+#ifndef EQUICONV_CUDA
 STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
 {
   m.def(
@@ -173,6 +165,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
       "Tensor receivers, Tensor sender_rows, bool need_x, bool need_basis, bool need_weight) "
       "-> (Tensor, Tensor, Tensor)");
 }
+#endif
 
 STABLE_TORCH_LIBRARY_IMPL(equiconv, EQUICONV_DISPATCH_KEY, m)
 {

@@ -19,6 +19,7 @@ from ..geometry import (
 )
 from ..graph import Graph
 from ..ops.check import require, text
+from ..ops.pair_basis import BasisNetwork
 from ..ops.pair_invariants import fibre_invariants, pair_invariants
 from .basis import FilterBasis
 from .conv import FiberBundleConv, PointCloudConv
@@ -54,6 +55,8 @@ class Ponita(nn.Module):
             along (`rotations` in :meth:`forward`).
         complete, smooth: of :func:`equiconv.pair_invariants`. Kinks in forces vanish with ``smooth=True``.
         extra_dim: how many further invariants each pair comes with.
+        recompute: whether every layer computes the basis functions of its pairs anew, where they are needed,
+            instead of keeping them in memory, K numbers for each pair and orientation.
 
     The names of parameters are those of the published model, whose checkpoints load; its grid is not in them,
     and of those made with a random grid the outputs are reproduced only with that grid. Its `degree` counts
@@ -86,6 +89,7 @@ class Ponita(nn.Module):
         complete: bool = False,
         smooth: bool = False,
         extra_dim: int = 0,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         require(
@@ -105,6 +109,7 @@ class Ponita(nn.Module):
         self.input_dim, self.dim, self.degree, self.extra_dim = input_dim, dim, degree, extra_dim
         self.output_dim, self.output_dim_vec = output_dim, output_dim_vec
         self.radius, self.complete, self.smooth = radius, complete, smooth
+        self.recompute = recompute
         self.pooled = task_level == "graph"
         self.bundle, self.oriented = bundle, oriented
         self.register_buffer("ori_grid", _grid(grid, num_ori, dim) if bundle else None)
@@ -195,9 +200,8 @@ class Ponita(nn.Module):
             turn = rotations[batch]
             rel = (rel[:, None] @ turn[graph.receivers]).squeeze(1)
             vec = None if vec is None else vec @ turn
-        basis = self.basis_fn(pair_invariants(rel, grid, smooth=self.smooth, extra=extra, degree=self.degree))
-        window = self._window(rel)
-        basis = basis if window is None else basis * window[:, None]
+        features = pair_invariants(rel, grid, smooth=self.smooth, extra=extra, degree=self.degree)
+        basis = self._basis(features, rel)
         fibre_basis = self.fiber_basis_fn(fibre_invariants(grid, complete=self.complete, degree=self.degree))
         values = self._layers(self.x_embedder(lift(x, vec, grid)), basis, fibre_basis, graph)
         vectors = project(values[..., self.output_dim :], grid)
@@ -218,7 +222,7 @@ class Ponita(nn.Module):
             assert x is not None
             rel = _relative(pos, graph, shifts)
             features = pair_invariants(rel, extra=extra, degree=self.degree)
-            values = self._layers(self.x_embedder(x), self._windowed(features, rel), graph)
+            values = self._layers(self.x_embedder(x), self._basis(features, rel), graph)
             return values, values.new_zeros(points, 0, self.dim)
 
         cloud = edge_cloud(graph) if isinstance(graph, Graph) else graph
@@ -237,7 +241,7 @@ class Ponita(nn.Module):
             degree=self.degree,
         )
         values = self.x_embedder(torch.cat(parts, -1))
-        values = self._layers(values, self._windowed(features, rel), cloud.graph)
+        values = self._layers(values, self._basis(features, rel), cloud.graph)
         vectors = values[:, self.output_dim :, None] * orientations[:, None]
         count = torch.zeros(points, dtype=pos.dtype, device=pos.device)
         count = count.index_add(0, cloud.base, torch.ones_like(values[:, 0])).clamp_min(1)
@@ -248,14 +252,13 @@ class Ponita(nn.Module):
 
         return mean(values[:, : self.output_dim]), mean(vectors)
 
-    def _window(self, rel: Tensor) -> Tensor | None:
-        """(E, 1): the cut-off of each pair."""
-        return None if self.radius is None else polynomial_cutoff(pair_invariants(rel), self.radius)
-
-    def _windowed(self, features: Tensor, rel: Tensor) -> Tensor:
-        basis: Tensor = self.basis_fn(features)
-        window = self._window(rel)
-        return basis if window is None else basis * window
+    def _basis(self, features: Tensor, rel: Tensor) -> Tensor | BasisNetwork:
+        """Of every pair, cut off at the radius."""
+        window = None if self.radius is None else polynomial_cutoff(pair_invariants(rel)[:, 0], self.radius)
+        if self.recompute:
+            return self.basis_fn.network(features, window)
+        basis: Tensor = self.basis_fn(features, window)
+        return basis
 
     def _layers(self, x: Tensor, *given: object) -> Tensor:
         """The mean of the layers' read-outs."""
