@@ -10,12 +10,16 @@ from typing import Any, NamedTuple
 from ..bench.cli import BadOptions
 from . import run as text
 from . import train
+from .digits import run as digits
+from .digits import train as digits_train
 from .forces import run as forces
 from .forces import train as forces_train
 from .molecules import run as molecules
 from .molecules import train as molecules_train
 from .nbody import run as nbody
 from .nbody import train as nbody_train
+from .recall import run as recall
+from .recall import train as recall_train
 
 
 class Example(NamedTuple):
@@ -35,6 +39,8 @@ EXAMPLES = {
         molecules.run, molecules_train.Settings, 2, 120, "PONITA on measured energies of molecules"
     ),
     "forces": Example(forces.run, forces_train.Settings, 2, 240, "PONITA as a force field, and its dynamics"),
+    "recall": Example(recall.run, recall_train.Settings, 1, 720, "Orchid recalls what went with a key"),
+    "digits": Example(digits.run, digits_train.Settings, 1, 360, "Orchid reads digits pixel by pixel"),
 }
 
 
@@ -57,9 +63,11 @@ def count(text: str) -> int:
 SIZES = {
     "batch": "samples in a step",
     "channels": "width of the model",
-    "length": "L, the context in bytes",
+    "length": "L, the context",
+    "vocabulary": "symbols of recall",
+    "seeds": "how many runs of each model",
     "blocks": "of the language model",
-    "layers": "of PONITA",
+    "layers": "of the other models",
     "orientations": "at each point",
     "functions": "in the basis of PONITA's filters",
     "steps": "of the dynamics by learned forces",
@@ -80,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--threads", type=count)
+    parser.add_argument("--device", choices=["cpu", "cuda"])
     for name, help in SIZES.items():
         parser.add_argument(f"--{name}", type=count, help=f"{help}{_defaults(name)}")
 
@@ -88,7 +97,9 @@ def run(options: argparse.Namespace) -> int:
     example = EXAMPLES[options.example]
     known = {field.name for field in fields(example.settings)}
     given = {
-        name: value for name in ("seed", "threads", *SIZES) if (value := getattr(options, name)) is not None
+        name: value
+        for name in ("seed", "threads", "device", *SIZES)
+        if (value := getattr(options, name)) is not None
     }
     for name in given:
         if name not in known:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..geometry import fold_repeats, ordered_monomials
+from ..ops.pair_basis import BasisNetwork
 
 
 class FilterBasis(nn.Sequential):
@@ -35,8 +35,12 @@ class FilterBasis(nn.Sequential):
         self.attributes = attributes
         self.degree = degree
 
-    def forward(self, features: Tensor) -> Tensor:
-        """features: (…, F), the distinct monomials. Returns (…, K)."""
+    def forward(self, features: Tensor, window: Tensor | None = None) -> Tensor:
+        """features: (E, …, F), the distinct monomials; window: (E,), a factor. Returns (E, …, K)."""
+        return self.network(features, window).basis()
+
+    def network(self, features: Tensor, window: Tensor | None = None) -> BasisNetwork:
+        """The same, to be computed where it is needed (:func:`equiconv.pair_message`)."""
         first, second = cast(nn.Linear, self[1]), cast(nn.Linear, self[3])
         weight = fold_repeats(first.weight, self.attributes, self.degree)
-        return F.gelu(second(F.gelu(F.linear(features, weight, first.bias))))
+        return BasisNetwork(features, weight, first.bias, second.weight, second.bias, window)

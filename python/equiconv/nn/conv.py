@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..graph import Graph
 from ..ops.check import require
 from ..ops.fibre_conv import fibre_conv
+from ..ops.pair_basis import BasisNetwork
 from ..ops.pair_message import pair_message
 from .calibration import Calibrated
 
@@ -32,8 +33,8 @@ class PointCloudConv(Calibrated):
         self.kernel = nn.Linear(basis_dim, in_channels * out_channels // groups, bias=False)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
-    def forward(self, x: Tensor, basis: Tensor, graph: Graph) -> Tensor:
-        """x: (N, C), basis: (E, K), a row for each pair of `graph`. Returns (N, D)."""
+    def forward(self, x: Tensor, basis: Tensor | BasisNetwork, graph: Graph) -> Tensor:
+        """x: (N, C), basis: (E, K), a row for each pair of `graph`, or what computes them. Returns (N, D)."""
         out = pair_message(x, basis, _weight(self.kernel, self.shape), graph)
         if self.to_be_calibrated:
             self.calibrate((self.kernel, x, out))
@@ -75,11 +76,14 @@ class FiberBundleConv(Calibrated):
         self.fiber_kernel = nn.Linear(basis_dim, mixing, bias=False) if separable else None
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
-    def forward(self, x: Tensor, basis: Tensor, fibre_basis: Tensor | None, graph: Graph) -> Tensor:
+    def forward(
+        self, x: Tensor, basis: Tensor | BasisNetwork, fibre_basis: Tensor | None, graph: Graph
+    ) -> Tensor:
         """x: (N, O, C). Returns (N, O, D).
 
-        basis: (E, O, K), a row for each pair of `graph`; if not separable (E, O, O, K), the sender's
-        orientation first. fibre_basis: (O, O, K), the sender's first; if not separable None.
+        basis: (E, O, K), a row for each pair of `graph`, or what computes them; if not separable
+        (E, O, O, K), the sender's orientation first. fibre_basis: (O, O, K), the sender's first; if not
+        separable None.
         """
         if self.fiber_kernel is None:
             out = self._full(x, basis, graph)
@@ -93,8 +97,9 @@ class FiberBundleConv(Calibrated):
                 self.calibrate((self.kernel, x, y), (self.fiber_kernel, y, out))
         return out if self.bias is None else out + self.bias
 
-    def _full(self, x: Tensor, basis: Tensor, graph: Graph) -> Tensor:
+    def _full(self, x: Tensor, basis: Tensor | BasisNetwork, graph: Graph) -> Tensor:
         """Each two orientations as one: x repeats over the receiver's, and the sender's are summed last."""
+        basis = basis.basis() if isinstance(basis, BasisNetwork) else basis
         orientations = basis.shape[1:3]
         repeated = x[:, :, None].expand(-1, -1, orientations[1], -1).flatten(1, 2)
         out = pair_message(repeated, basis.flatten(1, 2), _weight(self.kernel, self.shape), graph)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..ops.gelu_linear import gelu_linear
 from .conv import FiberBundleConv, PointCloudConv
 
 
@@ -32,11 +33,11 @@ class ConvNext(nn.Module):
         self.conv = conv
         self.norm = nn.LayerNorm(channels)
         self.linear_1 = nn.Linear(channels, widening_factor * channels)
-        self.act_fn = nn.GELU()
         self.linear_2 = nn.Linear(widening_factor * channels, channels)
         self.layer_scale = None if layer_scale is None else nn.Parameter(torch.full((channels,), layer_scale))
 
     def forward(self, x: Tensor, *given: object) -> Tensor:
         """x: (N, O, C) or (N, C); `given`: what else `conv` takes. Returns the shape of x."""
-        y: Tensor = self.linear_2(self.act_fn(self.linear_1(self.norm(self.conv(x, *given)))))
+        y = self.linear_1(self.norm(self.conv(x, *given)))
+        y = gelu_linear(y, self.linear_2.weight, self.linear_2.bias)
         return x + (y if self.layer_scale is None else self.layer_scale * y)
