@@ -7,20 +7,61 @@ the library claims of itself; ``model`` predicts, ``report`` and ``plot`` show t
 from collections.abc import Callable
 from types import ModuleType
 
-from . import bench_pair_message, model_fft_conv, promises
+from . import (
+    bench_conditioned_conv,
+    bench_gate,
+    bench_orchid,
+    bench_pair_message,
+    bench_ponita,
+    bench_short_conv,
+    model_fft_conv,
+    model_gate,
+    model_pair_message,
+    model_short_conv,
+    promises,
+)
+from .bench_conditioned_conv import CONDITIONED_CONV
 from .bench_fft_conv import FFT_CONV
+from .bench_gate import GATE
+from .bench_orchid import ORCHID
 from .bench_pair_message import PAIR_MESSAGE
+from .bench_ponita import PONITA
+from .bench_short_conv import SHORT_CONV, SHORT_CONV_GATED
 from .bench_spectral_conv import SPECTRAL_CONV
 from .harness import Case, Op
 from .model import Device, Prediction
 
-OPS: dict[str, Op] = {op.name: op for op in (FFT_CONV, SPECTRAL_CONV, PAIR_MESSAGE)}
+OPS: dict[str, Op] = {
+    op.name: op
+    for op in (
+        FFT_CONV,
+        SPECTRAL_CONV,
+        CONDITIONED_CONV,
+        SHORT_CONV,
+        SHORT_CONV_GATED,
+        GATE,
+        ORCHID,
+        PAIR_MESSAGE,
+        PONITA,
+    )
+}
 SEQUENCE_OPS = ("fft_conv", "spectral_conv")  # whose cases are made from lengths
 # With cases of their own, and promises to hold them against.
 PRESETS: dict[str, ModuleType] = {
     "promises": promises,
+    "conditioned_conv": bench_conditioned_conv,
+    "short_conv": bench_short_conv,
+    "gate": bench_gate,
+    "orchid": bench_orchid,
     "pair_message": bench_pair_message,
+    "ponita": bench_ponita,
 }
-MODELS: dict[str, Callable[[Case, Device], Prediction]] = {"fft_conv": model_fft_conv.predict}
+MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
+    "fft_conv": model_fft_conv.predict,
+    "short_conv": model_short_conv.predict,
+    "short_conv_gated": model_short_conv.predict,
+    "gate": model_gate.predict,
+    "pair_message": model_pair_message.predict,
+}
 
 __all__ = ["MODELS", "OPS", "PRESETS", "SEQUENCE_OPS"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import MODELS, PRESETS, SEQUENCE_OPS, harness, model, promises
+from . import MODELS, PRESETS, SEQUENCE_OPS, harness, model, model_pair_message, promises
 from .harness import Case, Entry
 
 LENGTHS = promises.LENGTHS
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GPU",
         help=f"time nothing, but predict a floor for this GPU: {', '.join(model.DEVICES)}",
     )
-    choice("--op", SEQUENCE_OPS, "fft_conv", "operators")
+    choice("--op", tuple(dict.fromkeys((*SEQUENCE_OPS, *MODELS))), "fft_conv", "operators")
     parser.add_argument(
         "--lengths", type=list_of(positive), default=list(LENGTHS), metavar="1k,4k", help="values of L"
     )
@@ -143,6 +143,8 @@ def groups(options: argparse.Namespace) -> list[list[Entry]]:
 def validate(options: argparse.Namespace) -> None:
     if options.preset and options.device != "cpu":
         raise BadOptions(f"--preset {options.preset} is about the CPU: leave out --device.")
+    if "pair_message" in options.op and (not options.model or len(options.op) > 1):
+        raise BadOptions("--op pair_message has sizes of its own: give it alone, and with --model.")
     if options.model and set(options.op) - set(MODELS):
         raise BadOptions(f"--model knows these operators: {', '.join(MODELS)}.")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -151,8 +153,8 @@ def validate(options: argparse.Namespace) -> None:
         raise BadOptions("--baselines compile: torch.compile needs a C++ compiler, and none was found.")
     if options.seconds <= 0:
         raise BadOptions("--seconds must be positive.")
-    if options.preset == "pair_message" and options.plot:
-        raise BadOptions("--plot is over lengths, which --preset pair_message has not.")
+    if options.preset in ("pair_message", "ponita", "gate") and options.plot:
+        raise BadOptions(f"--plot is over lengths, which --preset {options.preset} has not.")
     for path in (options.json, options.csv, options.plot):
         if path and not path.absolute().parent.is_dir():
             raise BadOptions(f"{path} cannot be written: {path.absolute().parent} is not a folder.")
@@ -163,5 +165,6 @@ def run(options: argparse.Namespace) -> int:
     from .run import run_bench, run_model  # need rich
 
     if options.model:
-        return run_model(cases(options), model.DEVICES[options.model])
+        asked = model_pair_message.CASES if options.op == ["pair_message"] else cases(options)
+        return run_model(asked, model.DEVICES[options.model])
     return run_bench(options, PRESETS[options.preset].groups() if options.preset else groups(options))

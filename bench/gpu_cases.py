@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .bench_pair_message import BULK, NARROW, PairCase
 from .harness import DIRECTIONS, ELEMENTS, Case, Entry, sizes
 
 KIB = 1024
@@ -27,6 +28,33 @@ def variants(case: Case) -> list[Case]:
     ]
 
 
+def gate_cases(device: str, elements: int = ELEMENTS["cuda"]) -> list[Case]:
+    """gate with both biases, rows of 1024 channels."""
+    channels = min(KIB, elements)
+    case = Case(
+        op="gate", length=elements // channels, batch=1, channels=channels, layout="bld", device=device
+    )
+    return [
+        replace(case, direction=direction, dtype=dtype)
+        for direction in DIRECTIONS
+        for dtype in ("float32", "bfloat16")
+    ]
+
+
+def short_conv_cases(device: str, elements: int = ELEMENTS["cuda"]) -> list[Case]:
+    """short_conv in both layouts, and its gated form: four taps, L = 4k."""
+    length = min(4 * KIB, elements)
+    batch, channels = sizes(length, elements)
+    plain = Case(op="short_conv", length=length, batch=batch, channels=channels, layout="bld", device=device)
+    gated = replace(plain, op="short_conv_gated", channels=-(-channels // 3))
+    return [
+        replace(case, direction=direction, dtype=dtype)
+        for case in (plain, replace(plain, layout="bdl"), gated)
+        for direction in DIRECTIONS
+        for dtype in ("float32", "bfloat16")
+    ]
+
+
 def groups(
     device: str, lengths: tuple[int, ...] = LENGTHS, elements: int = ELEMENTS["cuda"]
 ) -> list[list[Entry]]:
@@ -41,4 +69,26 @@ def groups(
                 cases += [replace(case, filter="shared"), spectral]
                 compiled.append([Entry(case, "equiconv"), Entry(case, "compile")])
             plan.append([Entry(c, contestant) for c in cases for contestant in ("equiconv", *BASELINES)])
+    for case in gate_cases(device, elements):
+        plan.append([Entry(case, contestant) for contestant in ("equiconv", "eager")])
+        compiled.append([Entry(case, contestant) for contestant in ("equiconv", "compile")])
+    for case in short_conv_cases(device, elements):
+        plan.append([Entry(case, contestant) for contestant in ("equiconv", "eager")])
+        compiled.append([Entry(case, contestant) for contestant in ("equiconv", "compile")])
+    plan += pair_groups(device)
     return plan + (compiled if device == "cuda" else [])
+
+
+def pair_groups(device: str) -> list[list[Entry]]:
+    """pair_message at the sizes of its promises, with 16 times the points; without a GPU in small."""
+    length, degree = (16000, 16) if device == "cuda" else (20, 3)
+
+    def cases(case: PairCase, direction: str) -> list[PairCase]:
+        sized = replace(case, length=length, degree=degree, direction=direction, device=device)
+        return [replace(sized, dtype=dtype) for dtype in ("float32", "bfloat16")]
+
+    return [
+        [Entry(c, contestant) for c in cases(case, direction) for contestant in ("equiconv", "eager")]
+        for case in (BULK, NARROW)
+        for direction in DIRECTIONS
+    ]

@@ -10,12 +10,13 @@ import contextlib
 import functools
 import json
 import math
+import re
 import shutil
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from torch import Tensor
 import equiconv
 
 from . import MODELS, OPS, gpu_cases, harness
+from .bench_pair_message import PairCase
 from .harness import Case, Entry, Step
 from .model import DEVICES, Device
 
-# One launch and three, a batch summed in parts, both layouts, every dtype: every kernel and every path.
-SMALL = tuple(
+# fft_conv: one launch and three, a batch summed in parts, both layouts, every dtype: all kernels, all paths.
+SMALL: tuple[Case, ...] = tuple(
     Case(op="fft_conv", length=length, batch=batch, channels=channels, direction="backward", **other)
     for length, batch, channels, other in (
         (1024, 2, 3, {}),
@@ -40,6 +42,21 @@ SMALL = tuple(
         (33000, 2, 1, {"filter": "shared", "dtype": "float16"}),
     )
 )
+# pair_message: one launch and two, complete clouds, rows of whole 16 bytes and others, every dtype.
+SMALL += tuple(
+    PairCase(length=length, degree=degree, orientations=3, functions=functions, channels=channels,
+             direction="backward", **other)
+    for length, degree, functions, channels, other in (
+        (40, 7, 20, 24, {}),
+        (40, 7, 3, 5, {"dtype": "bfloat16"}),
+        (60, 5, 64, 72, {"dtype": "bfloat16", "cloud": 5}),
+        (300, 16, 16, 8, {"dtype": "float16"}),
+        (30, 5, 18, 9, {"dtype": "float64"}),
+    )
+)  # fmt: skip
+
+
+COMPILE_UNTIL = 100.0  # seconds of the benchmark, after which nothing more is given to torch.compile
 
 
 @dataclass(frozen=True)
@@ -68,9 +85,9 @@ class Job:
             torch.cuda.synchronize()
 
     def wait(self) -> None:
-        """Keep the current stream busy for about ten milliseconds."""
+        """Keep the current stream busy for about thirty milliseconds."""
         if self.cuda:
-            torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]
+            torch.cuda._sleep(60_000_000)  # type: ignore[no-untyped-call]
 
 
 def require(holds: bool, sentence: str) -> None:
@@ -113,6 +130,9 @@ def nvidia_smi() -> str:
 
 
 def describe(case: Case) -> str:
+    if isinstance(case, PairCase):
+        sizes = (f"{name}={value}" for name, value in case.sizes.items())
+        return " ".join([case.op, *sizes, case.dtype])
     words = [
         case.op,
         case.length,
@@ -135,7 +155,8 @@ def sanitized(job: Job) -> None:
         op = OPS[case.op]
         inputs = op.inputs(case)
         grad_out = torch.randn(inputs["x"].shape).to(inputs["x"].dtype)
-        here = outcome(op.contestants["equiconv"], inputs, grad_out, op.options(case), job.device)
+        options = op.options(replace(case, device=job.device))
+        here = outcome(op.contestants["equiconv"], inputs, grad_out, options, job.device)
         exact = {name: harness.in_float64(tensor) for name, tensor in inputs.items()}
         there = outcome(op.reference, exact, grad_out.double(), op.options(case), "cpu")
         error = max(
@@ -170,14 +191,30 @@ def benchmark(job: Job) -> None:
     job.write(found)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     plan = gpu_cases.groups("cuda") if job.cuda else gpu_cases.groups("cpu", (64, 128), 2**11)
+    begin = time.monotonic()
     for group in plan:
+        compiles = any(entry.contestant == "compile" for entry in group)
+        if compiles and time.monotonic() - begin > COMPILE_UNTIL:
+            found.setdefault("failed", []).append(f"compile, {describe(group[0].case)}: no time was left")
+            job.write(found)
+            continue
         for case in dict.fromkeys(entry.case for entry in group):
             few = replace(case, batch=2, channels=min(case.channels, 16))
             error = harness.error(OPS[case.op], Entry(few, "equiconv"))
             allowed = harness.TOLERANCE[case.dtype]
             require(error <= allowed, f"{describe(few)} is off by {error:.1e}, allowed are {allowed:.1e}")
         torch._dynamo.reset()  # a graph for each size: what is compared with must not be a general one
-        results = harness.run_group(OPS, group, seconds=0.5 if job.cuda else 0.01)
+        try:
+            results = harness.run_group(OPS, group, seconds=0.5 if job.cuda else 0.01)
+        except Exception as error:
+            if not compiles:
+                raise
+            # torch.compile's, as where it finds no compiler: the others have run before.
+            sentence = (str(error).strip().splitlines() or [""])[0]
+            what = f"compile, {describe(group[0].case)}: {type(error).__name__}: {sentence}"
+            found.setdefault("failed", []).append(what)
+            job.write(found)
+            continue
         found["rows"] += [
             {
                 **asdict(entry.case),
@@ -218,7 +255,7 @@ def ceilings(job: Job) -> dict[str, float]:
 
 def modelled(name: str) -> Device | None:
     """The device of the model that a GPU's name stands for."""
-    return next((device for device in DEVICES.values() if device.name in name.split()), None)
+    return next((device for device in DEVICES.values() if device.name in re.split(r"[\s-]+", name)), None)
 
 
 def model(job: Job) -> None:
@@ -226,11 +263,7 @@ def model(job: Job) -> None:
     measured = job.of("benchmark")
     require(bool(measured and measured["rows"]), "nothing has been measured to compare with")
     device = modelled(torch.cuda.get_device_name()) if job.cuda else DEVICES["h200"]
-    names = [field.name for field in fields(Case)]
-    times = {
-        (Case(**{name: row[name] for name in names}), row["contestant"]): row["median"]
-        for row in measured["rows"]
-    }
+    times = {(OPS[row["op"]].read(row), row["contestant"]): row["median"] for row in measured["rows"]}
     rows = []
     for (case, contestant), seconds in times.items():
         if contestant != "equiconv":
@@ -277,7 +310,7 @@ def tables(rows: list[dict[str, Any]], ceilings: Mapping[str, float]) -> list[li
 def steps(job: Job) -> list[tuple[str, dict[str, Tensor], Step]]:
     """Calls with the tensors that they read."""
     made = []
-    for case in (SMALL[0], SMALL[1], SMALL[4]):
+    for case in (SMALL[0], SMALL[1], SMALL[4], SMALL[6]):
         for direction in harness.DIRECTIONS:
             here = replace(case, direction=direction, device=job.device)
             op = OPS[here.op]
@@ -374,6 +407,8 @@ def streams(job: Job) -> None:
         overwrite(inputs, old)
         job.synchronize()
         with on(one):
+            step()  # so that its memory is there
+            job.synchronize()
             job.wait()
             overwrite(inputs, new)
             result = step()  # on any other stream it would find the old tensors
@@ -406,7 +441,7 @@ def profiled(job: Job) -> None:
     case = gpu_cases.base_case(4096, "backward", job.device)
     if rows:
         worst = max(rows, key=lambda row: float(row["times_floor"]))
-        case = Case(**{field.name: worst[field.name] for field in fields(Case)})
+        case = OPS[worst["op"]].read(worst)
     if case.length > 2**14:  # one portion of the workspace: a few launches, not a hundred
         case = replace(case, batch=1, channels=max(1, 2**21 // case.length))
     job.write(asdict(case))

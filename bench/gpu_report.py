@@ -32,6 +32,24 @@ def lines(device: str, rows: list[dict[str, Any]]) -> Iterator[str]:
                 cells = [size(length), f"{case.batch} × {case.channels}", both, case.dtype, case.layout]
                 cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
                 yield f"| {' | '.join(cells)} |"
+    yield ""
+    yield f"| {DEVICES[device].name}, gate of rows × D | | dtype | predicted | binds | measured |"
+    yield "|---|---|---|---|---|---|"
+    for case in gpu_cases.gate_cases("cuda"):
+        prediction = MODELS[case.op](case, DEVICES[device])
+        both = "forward and backward" if case.direction == "backward" else "forward"
+        cells = [f"{size(case.length)} × {case.channels}", both, case.dtype]
+        cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+    yield f"| {DEVICES[device].name}, L | B × D | op | | dtype | layout | predicted | binds | measured |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for case in gpu_cases.short_conv_cases("cuda"):
+        prediction = MODELS[case.op](case, DEVICES[device])
+        both = "forward and backward" if case.direction == "backward" else "forward"
+        cells = [size(case.length), f"{case.batch} × {case.channels}", case.op, both, case.dtype, case.layout]
+        cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
+        yield f"| {' | '.join(cells)} |"
 
 
 def measured(case: Case, rows: list[dict[str, Any]]) -> str:

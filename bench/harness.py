@@ -14,7 +14,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,7 +24,7 @@ from torch import Tensor
 import equiconv
 
 Inputs = dict[str, Tensor]
-Convolution = Callable[..., Tensor]
+Convolution = Callable[..., Any]  # a tensor, or a tuple of them
 Step = Callable[[], object]
 Timer = Callable[[Step], float]
 Key = TypeVar("Key", bound=Hashable)
@@ -102,6 +102,11 @@ class Op:
     options: Callable[[Case], dict[str, Any]]
     contestants: Mapping[str, Convolution]
     reference: Convolution
+    case: type[Case] = Case  # what its cases are
+
+    def read(self, row: Mapping[str, Any]) -> Case:
+        """The case that was written down with its fields among others."""
+        return self.case(**{field.name: row[field.name] for field in fields(self.case)})
 
     def contestant(self, name: str) -> Convolution:
         if name == "compile":
@@ -168,7 +173,7 @@ def step(convolution: Convolution, inputs: Inputs, options: Mapping[str, Any], d
     """What is timed: the convolution, or the convolution and all its gradients."""
     if direction == "forward":
 
-        def forward() -> Tensor:
+        def forward() -> Any:
             with torch.no_grad():
                 return convolution(**inputs, **options)
 
@@ -176,13 +181,19 @@ def step(convolution: Convolution, inputs: Inputs, options: Mapping[str, Any], d
 
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
     wanted = tuple(leaves.values())
-    grad_out = torch.randn_like(inputs["x"])
+    with torch.no_grad():
+        grads = [torch.randn_like(result) for result in results_of(convolution(**inputs, **options))]
 
     def backward() -> tuple[Tensor, ...]:
-        out = convolution(**leaves, **options)
-        return (out.detach(), *torch.autograd.grad(out, wanted, grad_out))
+        results = results_of(convolution(**leaves, **options))
+        return (*(r.detach() for r in results), *torch.autograd.grad(results, wanted, grads))
 
     return backward
+
+
+def results_of(returned: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Of an op with one result or several."""
+    return returned if isinstance(returned, tuple) else (returned,)
 
 
 def cpu_timer(run: Step) -> float:
@@ -284,14 +295,14 @@ def error(op: Op, entry: Entry) -> float:
         (op.contestant(entry.contestant), inputs),
         (op.reference, exact_inputs),
     ):
-        torch.manual_seed(0)  # grad_out is random
-        grad_out = torch.randn_like(inputs["x"])
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
-        out = convolution(**leaves, **op.options(case))
+        out = results_of(convolution(**leaves, **op.options(case)))
+        torch.manual_seed(0)  # the gradients given are random, in the dtype of the case
+        given = [torch.randn(r.shape).to(r.device, DTYPES[case.dtype]).to(r.dtype) for r in out]
         grads: Iterable[Tensor] = ()
         if case.direction == "backward":
-            grads = torch.autograd.grad(out, tuple(leaves.values()), grad_out.to(out.dtype))
-        results.append([out.detach(), *grads])
+            grads = torch.autograd.grad(out, tuple(leaves.values()), given)
+        results.append([*(r.detach() for r in out), *grads])
     return max(
         float((in_float64(value) - exact).abs().max() / exact.abs().max().clamp_min(1e-300))
         for value, exact in zip(*results, strict=True)

@@ -1,10 +1,12 @@
 """What every CUDA kernel takes of a multiprocessor, read from the compiled code and held against
-kernel_resources.json: registers and blocks no worse, no local memory, and the instructions that are meant.
+kernel_resources.json: registers and blocks no worse, no local memory but what is declared, and the
+instructions that are meant.
 
     python bench/kernel_resources.py [--accept] [LIBRARY]
 
 LIBRARY is a shared library or object; else the CUDA library of the installed equiconv. --accept writes what
-is measured into kernel_resources.json, but for the instructions meant, which are declared there by hand.
+is measured into kernel_resources.json, but for what is declared there by hand: the instructions meant,
+of a kernel with dynamic shared memory its typical launch, and local memory with a reason.
 Needs cuobjdump: the CUDA toolkit's, or the package nvidia-cuda-cuobjdump's. Needs no GPU.
 """
 
@@ -29,7 +31,12 @@ REGISTERS, THREADS, BLOCKS = 65536, 2048, 32  # of a multiprocessor, sm_80 and s
 SHARED = {80: (164, 163), 90: (228, 227)}  # KiB of a multiprocessor, and the most a block can have
 
 
-class Expected(TypedDict):
+class Declared(TypedDict, total=False):
+    typical: list[int]  # threads, and bytes of dynamic shared memory, of a block of its largest launch
+    local: list[int | str]  # bytes of local memory that it may use, and why
+
+
+class Expected(Declared):
     """A kernel's line of the table. Architectures are keys; instructions are spelled as in "LDG.128": an
     opcode and modifiers that it must have, in any order and among others."""
 
@@ -58,8 +65,10 @@ class Kernel:
         found = (opcode.split(".") for opcode in self.instructions)
         return any(parts[0] == wanted[0] and set(wanted) <= set(parts) for parts in found)
 
-    def typical_blocks(self) -> int:
+    def typical_blocks(self, expected: Expected | None = None) -> int:
         """Blocks at a time of the largest launch; of a row kernel of fft_conv, with N = 4096 points."""
+        if expected and "typical" in expected:
+            return self.blocks(*expected["typical"])
         if (kept := spectra_kept(self.name)) is not None and self.name.split("<")[1].startswith("float"):
             return self.blocks(4096 // GROUP, fft_conv_shared(4096, kept))
         return self.blocks(self.threads or 1024, 0)
@@ -70,12 +79,13 @@ class Kernel:
         if expected is None or architecture not in expected["registers"]:
             return [f"{name} is not in {TABLE.name}; declare it, or run with --accept"]
         found = []
-        if self.spills or self.has("LDL") or self.has("STL"):
+        allowed = int(expected["local"][0]) if "local" in expected else 0
+        if self.stack + self.local > allowed or (not allowed and (self.has("LDL") or self.has("STL"))):
             moves = sum(n for opcode, n in self.instructions.items() if opcode[:3] in ("LDL", "STL"))
             found.append(f"{name} uses local memory: {self.stack + self.local} bytes, {moves} instructions")
         if self.registers > (most := expected["registers"][architecture]):
             found.append(f"{name} has {self.registers} registers, had {most}")
-        if (blocks := self.typical_blocks()) < (least := expected["blocks"][architecture]):
+        if (blocks := self.typical_blocks(expected)) < (least := expected["blocks"][architecture]):
             found.append(f"{name} has {blocks} blocks per multiprocessor, had {least}")
         missing = [instruction for instruction in expected["meant"] if not self.has(instruction)]
         return found + [f"{name} is meant to have {instruction}, but has none" for instruction in missing]
@@ -139,7 +149,7 @@ def read(library: Path) -> list[Kernel]:
             name = found[1]
         if found := re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", line):
             registers, stack, shared, local = (int(n) for n in found.groups())
-            shared -= 1024 * (architecture >= 90)  # the system's own, of every block anywhere; here listed
+            shared = max(shared - 1024 * (architecture >= 90), 0)  # the system's own; here listed
             found_kernels[architecture, name] = (registers, stack, shared, local, threads.get(name, 0))
     names = demangled([name for _, name in found_kernels])
     kernels = [
@@ -175,10 +185,10 @@ def fft_conv_shared(n: int, spectra: int, size: int = 8) -> int:
 def accept(kernels: list[Kernel], table: dict[str, Expected]) -> dict[str, Expected]:
     accepted: dict[str, Expected] = {}
     for kernel in sorted(kernels, key=lambda kernel: (kernel.name, kernel.architecture)):
-        meant = table[kernel.name]["meant"] if kernel.name in table else []
-        line = accepted.setdefault(kernel.name, Expected(registers={}, blocks={}, meant=meant))
+        before = table.get(kernel.name, Expected(registers={}, blocks={}, meant=[]))
+        line = accepted.setdefault(kernel.name, Expected(**{**before, "registers": {}, "blocks": {}}))
         line["registers"][str(kernel.architecture)] = kernel.registers
-        line["blocks"][str(kernel.architecture)] = kernel.typical_blocks()
+        line["blocks"][str(kernel.architecture)] = kernel.typical_blocks(line)
     return accepted
 
 
@@ -188,12 +198,12 @@ def judge(kernels: list[Kernel], table: dict[str, Expected]) -> list[str]:
     return found + [f"{name} is in {TABLE.name} but no longer in the library" for name in gone]
 
 
-def show(kernels: list[Kernel]) -> None:
+def show(kernels: list[Kernel], table: dict[str, Expected]) -> None:
     columns = ("registers", "threads", "blocks/SM", "stack", "shared", "instructions", "16-byte")
     print(f"{'':8}{'kernel':48}" + "".join(f" {column:>{max(len(column), 6)}}" for column in columns))
     for kernel in kernels:
         wide = sum(n for opcode, n in kernel.instructions.items() if "128" in opcode.split("."))
-        cells = [kernel.registers, kernel.threads or 1024, kernel.typical_blocks()]
+        cells = [kernel.registers, kernel.threads or 1024, kernel.typical_blocks(table.get(kernel.name))]
         cells += [kernel.stack + kernel.local, kernel.shared, kernel.instructions.total(), wide]
         row = "".join(f" {cell:{max(len(column), 6)}}" for column, cell in zip(columns, cells, strict=True))
         print(f"sm_{kernel.architecture:<5}{kernel.name:48}" + row + ("  SPILLS" if kernel.spills else ""))
@@ -224,8 +234,8 @@ def main(arguments: list[str]) -> int:
     if not kernels:
         print(f"kernel_resources: {options.library} holds no CUDA kernels for any of {sorted(SHARED)}")
         return 1
-    show(kernels)
     table: dict[str, Expected] = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    show(kernels, table)
     if options.accept:
         table = accept(kernels, table)
         lines = (f"  {json.dumps(name)}: {json.dumps(expected)}" for name, expected in table.items())

@@ -4,7 +4,8 @@
 
 For every launch: bytes asked of the L2 cache, in sectors of 32; bytes that must come from or go to memory,
 each tensor once a launch; wavefronts of shared memory; arithmetic instructions, a fused multiply-add being
-one. Each over its rate is a time; the longest of them, and the launch, is the launch's floor.
+one; what tensor cores multiply and add. Each over its rate is a time; the longest of them, and the launch,
+is the launch's floor.
 
 model_<op>.py follows the op's launchers. tests/test_model.py holds its counts against those of the kernels
 themselves, run on a CPU, so neither can change alone.
@@ -17,7 +18,7 @@ cache both times: where the L1 cache has it still, a run may pass the L2 term. A
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 KIB, MIB, GIGA, TERA = 2**10, 2**20, 1e9, 1e12
 
@@ -33,6 +34,7 @@ class Device:
     l2: float  # bytes
     float32: float  # operations, a fused multiply-add being two
     float64: float
+    bfloat16: float  # of tensor cores, float16 alike
     l2_bytes: int
     block_shared: int  # bytes a block can have
     launch: float = 2e-6  # seconds from one kernel to the next
@@ -52,6 +54,7 @@ DEVICES = {
         l2=5.5 * TERA,
         float32=60 * TERA,
         float64=30 * TERA,
+        bfloat16=790 * TERA,
         l2_bytes=50 * MIB,
         block_shared=227 * KIB,
     ),
@@ -63,6 +66,7 @@ DEVICES = {
         l2=5.5 * TERA,
         float32=60 * TERA,
         float64=30 * TERA,
+        bfloat16=790 * TERA,
         l2_bytes=50 * MIB,
         block_shared=227 * KIB,
     ),
@@ -74,6 +78,7 @@ DEVICES = {
         l2=4.0 * TERA,
         float32=19 * TERA,
         float64=9.5 * TERA,
+        bfloat16=270 * TERA,
         l2_bytes=40 * MIB,
         block_shared=163 * KIB,
     ),
@@ -86,19 +91,13 @@ class Count:
     stores: float = 0
     wavefronts: float = 0  # of shared memory
     operations: float = 0  # arithmetic instructions of a thread
+    products: float = 0  # multiply-adds of tensor cores, those of tf32 twice
 
     def __add__(self, other: Count) -> Count:
-        return Count(
-            self.loads + other.loads,
-            self.stores + other.stores,
-            self.wavefronts + other.wavefronts,
-            self.operations + other.operations,
-        )
+        return Count(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: float) -> Count:
-        return Count(
-            self.loads * times, self.stores * times, self.wavefronts * times, self.operations * times
-        )
+        return Count(*(a * times for a in astuple(self)))
 
 
 NOTHING = Count()
@@ -125,6 +124,7 @@ class Launch:
             "L2": (self.count.loads + self.count.stores) / device.l2,
             "shared": self.count.wavefronts / device.wavefronts,
             "arithmetic": 2 * self.count.operations / rate,
+            "tensor cores": 2 * self.count.products / device.bfloat16,
         }
 
 
@@ -133,6 +133,7 @@ class Prediction:
     device: Device
     launches: tuple[Launch, ...]
     real: int  # bytes of a number while it is computed with
+    least: float = 0  # seconds that any kernels would take; 0 where nobody has said
 
     @property
     def floor(self) -> float:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import MODELS
-from .harness import Case, Entry, Results, ratio, size
+from .harness import Case, Entry, Results, ratio
 from .model import Device
 from .promises import Verdict
 
@@ -28,6 +28,8 @@ def setting(case: Case, name: str) -> str:
     value = getattr(case, name)
     if name == "gates":
         return "gated" if value else "ungated"
+    if name == "dense":
+        return "dense" if value else "depthwise"
     if name == "filter":
         return f"{value} filter"
     return "fwd + bwd" if value == "backward" else str(value)
@@ -86,24 +88,26 @@ def model_table(cases: Sequence[Case], device: Device) -> Table:
     """A row for each case: what its kernels have to do, the time each part of it takes, and the floor."""
     varying, fixed = settings(cases)
     table = Table(title=", ".join([device.name, *fixed[:-1]]), caption="predicted (bench/model.py)")
-    table.add_column("L", justify="right")
-    table.add_column("B × D", justify="right")
+    for name in cases[0].sizes:
+        table.add_column(name, justify="right")
     for name in varying:
         table.add_column(name)
-    for heading in ("kernels", "memory", "L2", "shared", "arithmetic", "launches", "floor"):
+    terms = ("memory", "L2", "shared", "arithmetic", "tensor cores", "launches")
+    for heading in ("kernels", *terms, "floor"):
         table.add_column(heading, justify="right", style="bold" if heading == "floor" else "")
     table.add_column("binds")
+    table.add_column("of the least", justify="right")  # that any kernels would take
     for case in cases:
         prediction = MODELS[case.op](case, device)
-        terms = prediction.terms
+        seconds = prediction.terms
         table.add_row(
-            size(case.length),
-            f"{case.batch} × {case.channels}",
+            *case.sizes.values(),
             *(setting(case, name) for name in varying),
             str(len(prediction.launches)),
-            *(duration(terms[name]) for name in ("memory", "L2", "shared", "arithmetic", "launches")),
+            *(duration(seconds[name]) for name in terms),
             duration(prediction.floor),
             prediction.binds,
+            f"{prediction.floor / prediction.least:.2f}" if prediction.least else "",
         )
     return table
 

@@ -108,9 +108,15 @@ def test_bench_refuses_to_time_wrong_results(
         (["bench", "--lengths", "1k,4z"], "'4z' is not a positive size such as 4096, 4k or 1M."),
         (["bench", "--lengths", "0"], "'0' is not a positive size such as 4096, 4k or 1M."),
         (["bench", "--dtype", "float8"], "'float8' is not one of float32, float64, bfloat16, float16."),
-        (["bench", "--op", "matmul"], "'matmul' is not one of fft_conv, spectral_conv."),
+        (
+            ["bench", "--op", "matmul"],
+            "'matmul' is not one of fft_conv, spectral_conv, short_conv, short_conv_gated, gate,",
+        ),
         (["bench", "--preset", "promises", "--device", "cuda"], "--preset promises is about the CPU"),
-        (["bench", "--model", "h200", "--op", "spectral_conv"], "--model knows these operators: fft_conv."),
+        (
+            ["bench", "--model", "h200", "--op", "spectral_conv"],
+            "--model knows these operators: fft_conv, short_conv, short_conv_gated, gate, pair_message.",
+        ),
         (["bench", "--seconds", "-1"], "--seconds must be positive."),
         (["bench", "--json", "no/such/folder/file"], "is not a folder."),
         (["demo", "--seconds", "soon"], "'soon' is not a positive number."),

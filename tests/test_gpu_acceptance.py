@@ -75,6 +75,7 @@ def acceptance(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, "gpu_acceptance", module)  # dataclasses look there
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "GRACE", 1.0)
+    monkeypatch.setattr(module, "DRY_LIMITS", 1)
     return module
 
 
@@ -190,6 +191,19 @@ def test_a_tool_must_say_that_it_found_nothing(acceptance: ModuleType, tmp_path:
             [sys.executable, "-c", f"print({printed!r})"], ["env"], r"ERROR SUMMARY: 0 errors"
         )
         assert acceptance.execute(command, where, 60)[0].startswith(problem)
+
+
+@pytest.mark.parametrize(("installed", "asked"), [
+    ("0.11.6", "0.11"), ("1.0.3", "1.0"), ("1.1.2", None), ("2.0.0rc1", None), ("1.10", None),
+])  # fmt: skip
+def test_an_older_build_backend_is_told_that_it_will_do(
+    acceptance: ModuleType, installed: str, asked: str | None
+) -> None:
+    assert acceptance.older_backend(installed) == asked
+
+
+def test_it_ends_within_nine_minutes(acceptance: ModuleType) -> None:
+    assert acceptance.SECONDS + 20 < 540  # its last part may be asked to end, and be killed
 
 
 def test_what_ncu_writes_is_read(acceptance: ModuleType, tmp_path: Path) -> None:

@@ -47,6 +47,19 @@ def test_a_kernel_that_is_gone_is_named() -> None:
     assert judge([], TABLE) == ["copy is in kernel_resources.json but no longer in the library"]
 
 
+def test_blocks_are_those_of_the_typical_launch() -> None:
+    """Threads and dynamic shared memory: 64 registers allow four blocks of 256 threads, 100 KiB two."""
+    table = {
+        "copy": TABLE["copy"]
+        | Expected(registers={"90": 64}, blocks={"90": 2}, meant=[], typical=[256, 102400])
+    }
+    assert judge([GOOD], table) == []
+    assert accept([GOOD], table)["copy"]["blocks"] == {"90": 2}
+    assert accept([GOOD], table)["copy"]["typical"] == [256, 102400]
+    more = {"copy": {**table["copy"], "typical": [256, 204800]}}
+    assert judge([GOOD], more) == ["sm_90 copy has 1 blocks per multiprocessor, had 2"]
+
+
 def test_accepting_keeps_what_is_meant() -> None:
     accepted = accept([replace(GOOD, registers=80)], TABLE)
     assert accepted == {

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from cuda_on_cpu import build
-from cuda_on_cpu.cases import Case
 from cuda_on_cpu.device import Device
+from cuda_on_cpu.fft_conv_cases import Case
 
 from equiconv.bench import gpu_cases, gpu_report, harness
-from equiconv.bench.model import DEVICES, NOTHING, Count
-from equiconv.bench.model_fft_conv import Call, backward, forward, predict
+from equiconv.bench.model import DEVICES, NOTHING, Count, Launch, Prediction
+from equiconv.bench.model_fft_conv import backward, forward, predict
+from equiconv.bench.model_fft_conv_tiles import Call
 
 H200 = DEVICES["h200"]
 TOLERANCE = 0.02
@@ -79,7 +80,7 @@ def test_bytes_and_wavefronts_are_those_of_the_kernels(race: Device, case: Case)
 def counting() -> Device:
     """The kernels with a number type that counts."""
     try:
-        library = build.library("fast", (Path(build.HERE, "operations.cpp"),))
+        library = build.library("fast", (Path(build.HERE, "fft_conv_operations.cpp"),))
     except build.Unavailable as missing:
         pytest.skip(str(missing))
     device = Device(library)
@@ -94,6 +95,21 @@ def test_operations_are_those_of_the_kernels(counting: Device, case: Case) -> No
     assert counted(case).operations == pytest.approx(
         counting.lib.fft_conv_operations() - before, rel=TOLERANCE
     )
+
+
+@pytest.mark.parametrize(("count", "memory", "seconds", "binds"), [
+    (Count(), 4.3e12, 1, "memory"),
+    (Count(operations=30e12), 0, 1, "arithmetic"),
+    (Count(products=395e12), 0, 1, "tensor cores"),
+    (Count(wavefronts=132 * 1.75e9), 0, 1, "shared"),  # of 128 bytes, one a clock and multiprocessor
+    (Count(), 0, 2e-6, "launches"),
+])  # fmt: skip
+def test_the_rates_of_an_h200(count: Count, memory: float, seconds: float, binds: str) -> None:
+    """4.3 TB/s; 60e12 operations a second in float32, 790e12 in bfloat16; shared memory 128 bytes a clock."""
+    prediction = Prediction(H200, (Launch("kernel", 1, 32, count, memory),), 4)
+    assert prediction.terms[binds] == pytest.approx(seconds)
+    assert prediction.floor == pytest.approx(seconds, abs=3e-6)
+    assert prediction.binds == binds
 
 
 def test_a_floor_is_at_least_every_term() -> None:

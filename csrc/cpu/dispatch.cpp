@@ -1,7 +1,11 @@
 // Which of the kernels compiled per capability are called. One paragraph an op.
 #include "capability.h"
+#include "conditioned_conv.h"
 #include "fft_conv.h"
+#include "gate.h"
 #include "pair_message.h"
+#include "pair_moments.h"
+#include "short_conv.h"
 #include "spectral_conv.h"
 
 namespace equiconv::cpu {
@@ -21,18 +25,30 @@ const Kernels& choose(const Kernels& baseline, const Kernels& avx2, const Kernel
 namespace baseline {
 extern const FftConvKernels fft_conv;
 extern const SpectralConvKernels spectral_conv;
+extern const ConditionedConvKernels conditioned_conv;
 extern const PairMessageKernels pair_message;
+extern const GateKernels gate;
+extern const ShortConvKernels short_conv;
+extern const PairMomentsKernels pair_moments;
 }  // namespace baseline
 #if defined(__x86_64__)
 namespace avx2 {
 extern const FftConvKernels fft_conv;
 extern const SpectralConvKernels spectral_conv;
+extern const ConditionedConvKernels conditioned_conv;
 extern const PairMessageKernels pair_message;
+extern const GateKernels gate;
+extern const ShortConvKernels short_conv;
+extern const PairMomentsKernels pair_moments;
 }  // namespace avx2
 namespace avx512 {
 extern const FftConvKernels fft_conv;
 extern const SpectralConvKernels spectral_conv;
+extern const ConditionedConvKernels conditioned_conv;
 extern const PairMessageKernels pair_message;
+extern const GateKernels gate;
+extern const ShortConvKernels short_conv;
+extern const PairMomentsKernels pair_moments;
 }  // namespace avx512
 #else
 namespace avx2 = baseline;
@@ -45,8 +61,22 @@ const SpectralConvKernels& spectral_conv() {
   return choose(baseline::spectral_conv, avx2::spectral_conv, avx512::spectral_conv);
 }
 
+const ConditionedConvKernels& conditioned_conv() {
+  return choose(baseline::conditioned_conv, avx2::conditioned_conv, avx512::conditioned_conv);
+}
+
 const PairMessageKernels& pair_message() {
   return choose(baseline::pair_message, avx2::pair_message, avx512::pair_message);
+}
+
+const GateKernels& gate() { return choose(baseline::gate, avx2::gate, avx512::gate); }
+
+const ShortConvKernels& short_conv() {
+  return choose(baseline::short_conv, avx2::short_conv, avx512::short_conv);
+}
+
+const PairMomentsKernels& pair_moments() {
+  return choose(baseline::pair_moments, avx2::pair_moments, avx512::pair_moments);
 }
 
 }  // namespace equiconv::cpu

@@ -29,6 +29,7 @@
 
 #include <algorithm>
 
+#include "device.cuh"
 #include "fft_conv_columns.cuh"
 #include "fft_conv_rows.cuh"
 #include "fft_conv_tensors.cuh"
@@ -166,35 +167,6 @@ __global__ void __launch_bounds__(256) collect_skip(const R* const lag0, const s
 
 constexpr int kMaxLogLength = 22;
 constexpr std::int64_t kPortionBytes = 64 << 20;  // of the three launches' workspace, or one row's
-
-struct Device {
-  std::int64_t shared = 0;  // bytes a block can have
-  std::int64_t multiprocessors = 0;
-
-  static cudaError_t current(Device& device) {
-    int id = 0, shared = 0, multiprocessors = 0;
-    if (const cudaError_t e = cudaGetDevice(&id)) return e;
-    if (const cudaError_t e = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, id))
-      return e;
-    if (const cudaError_t e = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, id))
-      return e;
-    device = {shared, multiprocessors};
-    return cudaSuccess;
-  }
-};
-
-// The workspace, handed out in pieces; without memory it only counts.
-struct Workspace {
-  char* memory = nullptr;
-  std::int64_t used = 0;
-
-  template <class T>
-  T* take(std::int64_t count) {
-    T* piece = memory ? reinterpret_cast<T*>(memory + used) : nullptr;
-    used += (count * std::int64_t(sizeof(T)) + 255) / 256 * 256;
-    return piece;
-  }
-};
 
 int log2_at_least(std::int64_t n) {
   int log = 0;

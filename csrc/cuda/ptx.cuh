@@ -59,6 +59,26 @@ __device__ __forceinline__ void cp_async_wait_group() {
 #endif
 }
 
+// ---- bar: barriers of some of a block's warps --------------------------------------------------------
+
+// Waits until `threads` threads, whole warps, have come to this one of the barriers 1 ... 15.
+__device__ __forceinline__ void bar_sync(int barrier, int threads) {
+#if defined(__CUDACC__)
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+#else
+  cuda_on_cpu::named_barrier(barrier, threads, true);
+#endif
+}
+
+// Comes to it without waiting: what this thread has written is there for those who wait.
+__device__ __forceinline__ void bar_arrive(int barrier, int threads) {
+#if defined(__CUDACC__)
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+#else
+  cuda_on_cpu::named_barrier(barrier, threads, false);
+#endif
+}
+
 // ---- ldmatrix: 8 x 8 matrices of 16-bit elements from shared memory --------------------------------
 
 struct as_stored {

@@ -99,6 +99,7 @@ struct Arrays {
   Input read_signal(const Tensor& t) const { return signal(t.const_data_ptr(), t); }
   Input read_signal(const MaybeTensor& t) const { return t ? read_signal(*t) : Input{}; }
   Input read_filter(const Tensor& t) const { return filter(t.const_data_ptr(), t); }
+  Input read_filter(const MaybeTensor& t) const { return t ? read_filter(*t) : Input{}; }
   Input read_skip(const MaybeTensor& t) const { return t ? skip(t->const_data_ptr(), *t) : Input{}; }
   Output write_signal(const Tensor& t) const { return signal(t.mutable_data_ptr(), t); }
   Output write_filter(const Tensor& t) const { return filter(t.mutable_data_ptr(), t); }

@@ -42,24 +42,41 @@ def build_info() -> dict[str, Any]:
     return {**_C.build_info, "torch": torch.__version__, "cuda_loaded": _cuda_loaded}
 
 
-from . import geometry, nn  # noqa: E402
+from . import drop_in, geometry, nn  # noqa: E402
 from .graph import Graph  # noqa: E402
+from .ops.conditioned_conv import conditioned_conv  # noqa: E402
 from .ops.fft_conv import fft_conv  # noqa: E402  the ops wrap what the libraries registered
+from .ops.fft_conv_packed import fft_conv_packed  # noqa: E402
 from .ops.fibre_conv import fibre_conv  # noqa: E402
+from .ops.gate import gate  # noqa: E402
+from .ops.pair_basis import BasisNetwork, pair_basis  # noqa: E402
 from .ops.pair_invariants import fibre_invariants, pair_invariants  # noqa: E402
 from .ops.pair_message import pair_message  # noqa: E402
+from .ops.pair_moments import pair_moments  # noqa: E402
+from .ops.short_conv import short_conv, short_conv_gated, short_conv_state, short_conv_step  # noqa: E402
 from .ops.spectral_conv import spectral_conv  # noqa: E402
 
 __all__ = [
+    "BasisNetwork",
     "Graph",
     "__version__",
     "build_info",
+    "conditioned_conv",
+    "drop_in",
     "fft_conv",
+    "fft_conv_packed",
     "fibre_conv",
     "fibre_invariants",
+    "gate",
     "geometry",
     "nn",
+    "pair_basis",
     "pair_invariants",
     "pair_message",
+    "pair_moments",
+    "short_conv",
+    "short_conv_gated",
+    "short_conv_state",
+    "short_conv_step",
     "spectral_conv",
 ]

@@ -19,6 +19,7 @@ EXTRAS = {
     "matplotlib": "bench",
     "numpy": "bench",
     "rich": "bench",
+    "sklearn": "demo",
 }  # what comes with which extra
 
 

@@ -134,13 +134,13 @@ def check_rows(op: str, name: str, weight: Tensor, batch: int, channels: int) ->
     )
 
 
-def check_skip(op: str, skip: MaybeTensor, x: Tensor, channels: int) -> None:
+def check_skip(op: str, skip: MaybeTensor, x: Tensor, channels: int, name: str = "skip") -> None:
     if skip is not None:
-        check_kind(op, "skip", skip, x, weight=True)
+        check_kind(op, name, skip, x, weight=True)
         require(
             skip.dim() == 1 and skip.shape[0] == channels,
             lambda: (
-                f"{op}: skip must have shape ({channels},), one for each channel of x, "
+                f"{op}: {name} must have shape ({channels},), one for each channel of x, "
                 f"but has {tuple(skip.shape)}"
             ),
         )
