@@ -22,8 +22,9 @@ cpp_sources = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 demo: build
 	for example in text molecules forces nbody; do $(python) -m equiconv demo $$example || exit 1; done
 
+# Tests run beside each other: a thread that waits leaves its core to others.
 test: build
-	$(python) -m pytest $(PYTEST_ARGS)
+	OMP_WAIT_POLICY=passive $(python) -m pytest $(PYTEST_ARGS)
 
 mutants: build
 	cd tests && ../$(python) -m cuda_on_cpu.mutants

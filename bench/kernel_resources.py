@@ -129,20 +129,27 @@ def instructions_of(sass: str) -> dict[tuple[int, str], Counter[str]]:
     return kernels
 
 
-def read(library: Path) -> list[Kernel]:
-    def dump(option: str) -> str:
-        command = [cuobjdump(), option, str(library)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def dump(library: Path, option: str) -> str:
+    command = [cuobjdump(), option, str(library)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
+
+def kernels_of(library: Path) -> set[str]:
+    """Their names, which is quick."""
+    symbols = re.findall(r"Function (\S+?):", dump(library, "--dump-resource-usage"))
+    return set(demangled(sorted(set(symbols))))
+
+
+def read(library: Path) -> list[Kernel]:
     threads = {}
-    for section in dump("--dump-elf").split(".nv.info.")[1:]:
+    for section in dump(library, "--dump-elf").split(".nv.info.")[1:]:
         name = section.split(None, 1)[0]
         if bound := re.search(r"EIATTR_MAX_THREADS\s+Format:\s+\w+\s+Value:\s+(0x\w+)", section):
             threads[name] = int(bound[1], 16)
-    instructions = instructions_of(dump("--dump-sass"))
+    instructions = instructions_of(dump(library, "--dump-sass"))
 
     found_kernels, architecture = {}, 0
-    for line in dump("--dump-resource-usage").splitlines():
+    for line in dump(library, "--dump-resource-usage").splitlines():
         if found := re.search(r"arch = sm_(\d+)", line):
             architecture = int(found[1])
         if found := re.search(r"Function (\S+?):", line):

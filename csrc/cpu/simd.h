@@ -173,9 +173,9 @@ inline void store(float16* p, Vec<float> v) {
 }
 #else
 inline Vec<float> load(const float16* p) {
-  Vec<float> v;
+  float v[kLanes<float>];
   for (int i = 0; i < kLanes<float>; ++i) v[i] = widen(p[i]);
-  return v;
+  return load(v);
 }
 inline void store(float16* p, Vec<float> v) {
   for (int i = 0; i < kLanes<float>; ++i) narrow(p + i, v[i]);

@@ -45,8 +45,10 @@ struct Activated {
     if (order) table = LogisticDerivatives::around(order);
   }
 
-  __device__ __forceinline__ Values<R> operator()(R u) const {
-    if (order) return derivatives(u);
+  __device__ __forceinline__ Values<R> operator()(R u) const { return order ? derivatives(u) : itself(u); }
+
+  // Of order 0, which is short enough to be had for 16 bytes of elements at once.
+  __device__ __forceinline__ Values<R> itself(R u) const {
     switch (activation) {
       case Activation::identity: return {u, R(1)};
       case Activation::relu: return {u <= R(0) ? R(0) : u, u <= R(0) ? R(0) : R(1)};  // NaN stays NaN
@@ -70,7 +72,7 @@ struct Activated {
   }
 
  private:
-  __device__ Values<R> derivatives(R u) const {
+  __device__ __forceinline__ Values<R> derivatives(R u) const {
     switch (activation) {
       case Activation::identity: return {R(order == 1), R(0)};
       case Activation::relu: return {order == 1 && !(u <= R(0)) ? R(1) : R(0), R(0)};

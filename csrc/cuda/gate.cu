@@ -4,12 +4,12 @@
 //   grad x    = v a,      v = grad_out        grad bias      = the sum of grad x but along the channels
 //   grad gate = v X a',   a' = act⁽ⁿ⁺¹⁾(u)    grad gate_bias = that of grad gate
 //
-// A thread takes 16 bytes of every tensor at a time, where they are contiguous and begin at 16 bytes; else as
-// many single elements, of any strides, its neighbour in the warp the next ones.
+// A thread takes 16 bytes of every tensor at a time, where they are contiguous and begin at 16 bytes, and the
+// activation itself is asked for; else single elements, of any strides, its neighbour in the warp the next.
 //
 // Without sums a grid strides over the result. With sums a block has 8 warps and
-//   channels last       a tile of channels, 16 bytes a lane; its warps take the rows of a part in turns;
-//   positions last      one channel; its threads take the positions of a part, over all rows.
+//   channels last       a tile of channels, 16 bytes or one a lane; its warps take the rows of a part in
+//   turns; positions last      one channel; its threads take the positions of a part, over all rows.
 // Each thread adds what it has itself, the block its threads', and last `add_parts` the blocks': all in an
 // order that the sizes alone fix.
 //
@@ -60,6 +60,9 @@ struct Tensors {
   GateInput x, gate, grad_out;
   GateOutput first, second;  // y; the gradients of x and gate
   GateBias bias, gate_bias;
+
+  // Elements of a tensor that a thread takes at a time.
+  __host__ __device__ int held() const { return wide ? kWidth<T> : 1; }
 
   // Of the element at `index`, counted over all axes; or, with `channel` given, over all others.
   __device__ __forceinline__ Place place(std::int64_t index, std::int64_t channel = -1) const {
@@ -116,6 +119,7 @@ struct Tensors {
   template <class Index>
   __device__ __forceinline__ Place find(Index index, std::int64_t channel) const {
     Place p;
+#pragma unroll 1
     for (int i = size.axes - 1; i >= 0; --i) {
       std::int64_t at = channel;
       if (i != size.channel || channel < 0) {
@@ -148,7 +152,7 @@ struct Forward {
     t.load(bias, t.bias, p.channel, along);
     t.load(gate_bias, t.gate_bias, p.channel, along);
 #pragma unroll
-    for (int k = 0; k < W; ++k) x[k] = (x[k] + bias[k]) * act(gate[k] + gate_bias[k]).value;
+    for (int k = 0; k < W; ++k) x[k] = (x[k] + bias[k]) * act.itself(gate[k] + gate_bias[k]).value;
     t.store(x, t.first, p.offset[3]);
   }
   __device__ __forceinline__ void narrow(const Place& p) const {
@@ -174,14 +178,15 @@ struct Backward {
     t.load(bias, t.bias, p.channel, along);
     t.load(gate_bias, t.gate_bias, p.channel, along);
 #pragma unroll
-    for (int k = 0; k < W; ++k) change(x[k], gate[k], grad_out[k], bias[k], gate_bias[k]);
+    for (int k = 0; k < W; ++k)
+      change(x[k], gate[k], grad_out[k], bias[k], act.itself(gate[k] + gate_bias[k]));
     if (t.first.data) t.store(x, t.first, p.offset[3]);
     if (t.second.data) t.store(gate, t.second, p.offset[4]);
   }
   __device__ __forceinline__ void narrow(const Place& p, R& x, R& gate) const {
     x = t.load(t.x, p.offset[0]), gate = t.load(t.gate, p.offset[1]);
     change(x, gate, t.load(t.grad_out, p.offset[2]), t.load(t.bias, p.channel),
-           t.load(t.gate_bias, p.channel));
+           act(gate + t.load(t.gate_bias, p.channel)));
     if (t.first.data) t.store(x, t.first, p.offset[3]);
     if (t.second.data) t.store(gate, t.second, p.offset[4]);
   }
@@ -195,8 +200,7 @@ struct Backward {
   }
 
  private:
-  __device__ __forceinline__ void change(R& x, R& gate, R grad_out, R bias, R gate_bias) const {
-    const Values<R> at = act(gate + gate_bias);
+  __device__ __forceinline__ void change(R& x, R& gate, R grad_out, R bias, const Values<R>& at) const {
     gate = grad_out * (x + bias) * at.next;
     x = grad_out * at.value;
   }
@@ -204,7 +208,7 @@ struct Backward {
 
 // ---- without sums ------------------------------------------------------------------------------------
 template <class T, template <class> class Work>
-__global__ void __launch_bounds__(kThreads) everywhere(const Tensors<T> t, const Activated<Real<T>> act) {
+__global__ void __launch_bounds__(kThreads, 1) everywhere(const Tensors<T> t, const Activated<Real<T>> act) {
   const Work<T> work{t, act};
   const bool along = t.size.channel == t.size.axes - 1;
   const std::int64_t tile = kThreads * kWidth<T>;
@@ -213,6 +217,7 @@ __global__ void __launch_bounds__(kThreads) everywhere(const Tensors<T> t, const
       const std::int64_t at = begin + threadIdx.x * kWidth<T>;
       if (at < t.elements) work.wide(t.place(at), along);
     } else
+#pragma unroll 1
       for (int k = 0; k < kWidth<T>; ++k) {
         const std::int64_t at = begin + k * kThreads + threadIdx.x;
         if (at < t.elements) work.narrow(t.place(at));
@@ -263,18 +268,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const std::int64_t tile = blockIdx.x / parts.parts, part = blockIdx.x % parts.parts,
                      end = parts.begin(part + 1);
-  // An element's channel: 16 bytes of them, or every 32nd.
-  const auto channel = [&](int k) { return tile * 32 * W + (t.wide ? lane * W + k : k * 32 + lane); };
+  const int held = t.held();  // channels of a lane
+  const std::int64_t first = (tile * 32 + lane) * held;
 
   Sum<R, W> of_x, of_gate;
   for (std::int64_t row = parts.begin(part) + warp; row < end; row += kWarps) {
     R x[W] = {}, gate[W] = {};
-    if (t.wide) {
-      if (channel(0) < parts.channels) work.wide(t.place(row, channel(0)), true, x, gate);
-    } else
-#pragma unroll
-      for (int k = 0; k < W; ++k)
-        if (channel(k) < parts.channels) work.narrow(t.place(row, channel(k)), x[k], gate[k]);
+    if (first < parts.channels) {
+      const Place p = t.place(row, first);
+      if (t.wide) work.wide(p, true, x, gate);
+      else work.narrow(p, x[0], gate[0]);
+    }
     of_x.add(x), of_gate.add(gate);
   }
 
@@ -291,21 +295,21 @@ __global__ void __launch_bounds__(kThreads, 1)
       for (int k = 0; k < W; ++k) {
         R total = 0;
         for (int w = 0; w < kWarps; ++w) total += shared[w][k * 32 + lane];
-        if (channel(k) < parts.channels) parts.at(which, part, channel(k)) = total;
+        if (k < held && first + k < parts.channels) parts.at(which, part, first + k) = total;
       }
   }
 }
 
 // Positions last: block (channel, part of the positions).
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     sum_positions(const Tensors<T> t, const Activated<Real<T>> act, const Parts<Real<T>> parts) {
   using R = Real<T>;
   constexpr int W = kWidth<T>;
   __shared__ R shared[2][kThreads];
   const Backward<T> work{t, act};
   const std::int64_t channel = blockIdx.x / parts.parts, part = blockIdx.x % parts.parts;
-  const int step = t.wide ? W : 1;
+  const int step = t.held();
 
   Sum<R, 2> sums;
   for (std::int64_t i = parts.begin(part) + threadIdx.x; i < parts.begin(part + 1); i += kThreads) {
@@ -373,8 +377,9 @@ Tensors<T> tensors(const Gate& size, const GateInput& x, const GateInput& gate, 
   Tensors<T> t{size,   1,    false,    is_wide(bias) && is_wide(gate_bias), x, gate, grad_out, first,
                second, bias, gate_bias};
   for (int i = 0; i < size.axes; ++i) t.elements *= size.size[i];
-  t.wide = size.size[size.axes - 1] % kWidth<T> == 0 && is_wide<T>(x, size) && is_wide<T>(gate, size) &&
-           is_wide<T>(grad_out, size) && is_wide<T>(first, size) && is_wide<T>(second, size);
+  t.wide = size.order == 0 && size.size[size.axes - 1] % kWidth<T> == 0 && is_wide<T>(x, size) &&
+           is_wide<T>(gate, size) && is_wide<T>(grad_out, size) && is_wide<T>(first, size) &&
+           is_wide<T>(second, size);
   return t;
 }
 
@@ -384,8 +389,8 @@ Parts<Real<T>> parts_of(const Tensors<T>& t, void* workspace) {
   const bool along = t.size.channel == t.size.axes - 1;
   const std::int64_t channels = t.size.size[t.size.channel], terms = t.elements / channels;
   const std::int64_t each = along ? 64 : kThreads,
-                     tiles = along ? quotient_up(channels, 32 * kWidth<T>) : channels;
-  const std::int64_t counted = along ? terms : terms / (t.wide ? kWidth<T> : 1);
+                     tiles = along ? quotient_up(channels, 32 * t.held()) : channels;
+  const std::int64_t counted = along ? terms : terms / t.held();
   const std::int64_t parts =
       std::clamp<std::int64_t>(quotient_up(2048, tiles), 1, std::max<std::int64_t>(counted / each, 1));
   return {static_cast<Real<T>*>(workspace), parts, channels, counted};
@@ -411,7 +416,7 @@ cudaError_t run(const Gate& size, const GateBackward& a, void* workspace, cudaSt
     return blocks_of(quotient_up(t.elements, kThreads * kWidth<T>), stream)(everywhere<T, Backward>, t, act);
   const auto parts = parts_of(t, workspace);
   const bool along = size.channel == size.axes - 1;
-  const std::int64_t tiles = along ? quotient_up(parts.channels, 32 * kWidth<T>) : parts.channels;
+  const std::int64_t tiles = along ? quotient_up(parts.channels, 32 * t.held()) : parts.channels;
   if (tiles * parts.parts >= std::int64_t(1) << 31) return cudaErrorInvalidValue;
   const Launch launch{dim3(unsigned(tiles * parts.parts)), dim3(kThreads), 0, stream};
   if (const cudaError_t e =

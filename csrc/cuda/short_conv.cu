@@ -66,6 +66,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const std::int64_t first = tile % tiles.each * kTile;
     const int count = int(min(std::int64_t(kTile), n.length - first));
     const int lanes = int(min(std::int64_t(kLanesOfTile), n.channels * n.parts - group * kLanesOfTile));
+#pragma unroll 1
     for (int s = 0; s < N; ++s) {
       const TilePlace place{tile / tiles.each, s * n.channels, group * kLanesOfTile};
       if (group != taps_of)
@@ -152,6 +153,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const bool anew = n.epilogue != Epilogue::none;
 
   R weights[N][kMaxTaps + 1] = {};
+#pragma unroll 1
   for (int s = 0; s < N; ++s)
     load_taps(taps + s * kTapsSize, a.filter, a.bias, n, {0, s * n.channels, group * kLanesOfTile}, lanes);
 
@@ -159,6 +161,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const std::int64_t batch = tile / tiles.each, first = tile % tiles.each * kTile;
     const int count = int(min(std::int64_t(kTile), n.length - first)), wanted = whole(whole(count) + reach);
     // 1. x from `reach` before where the gradients of the sums begin, and the gradients of the results
+#pragma unroll 1
     for (int s = 0; s < N; ++s)
       load_tile(x + s * kTileSize, a.x, widths.x, n, {batch, s * n.channels, group * kLanesOfTile}, lanes,
                 first - reach, wanted + reach);
@@ -217,6 +220,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
         for (int k = 0; k < kEach; ++k) x[s * kTileSize + lane * kPitch + at + k] = sums[s][k];
       __syncthreads();
+#pragma unroll 1
       for (int s = 0; s < N; ++s)
         store_tile(x + s * kTileSize, a.grad_x, widths.grad_x, n,
                    {batch, s * n.channels, group * kLanesOfTile}, lanes, first, count);

@@ -52,12 +52,14 @@ template <class F>
 __device__ __forceinline__ void for_tile(int lanes, int count, bool along_lanes, int width, F f) {
   if (along_lanes) {
     const int each = kLanesOfTile / width;
+#pragma unroll 1
     for (int i = threadIdx.x; i < each * count; i += kThreads) {
       const int lane = i % each * width;
       if (lane < lanes) f(lane, i / each);
     }
   } else {
     const int each = (count + width - 1) / width;
+#pragma unroll 1
     for (int i = threadIdx.x; i < lanes * each; i += kThreads) f(i / each, i % each * width);
   }
 }
@@ -67,6 +69,7 @@ __device__ __forceinline__ void for_tile(int lanes, int count, bool along_lanes,
 template <class R>
 __device__ __forceinline__ void load_tile(R* tile, const Input& a, Widths widths, const ShortConv& n,
                                           const TilePlace& at, int lanes, std::int64_t first, int count) {
+#pragma unroll 1
   for (int i = threadIdx.x; i < (kLanesOfTile - lanes) * count; i += kThreads)
     tile[(lanes + i / count) * kPitch + i % count] = R(0);
   with_stored_type<R>(a.dtype, [&](auto type) {
@@ -74,10 +77,10 @@ __device__ __forceinline__ void load_tile(R* tile, const Input& a, Widths widths
     constexpr int kWidth = Wide<T>::kWidth;
     const T* data = static_cast<const T*>(a.data);
     const auto place_of = [&](std::int64_t position) {
-      if (position >= 0 && position < n.length) return position;
-      if (!n.circular) return std::int64_t{-1};
-      const std::int64_t rest = position % n.length;
-      return rest < 0 ? rest + n.length : rest;
+      if (!n.circular) return position < n.length ? position : std::int64_t{-1};
+      while (position < 0) position += n.length;
+      while (position >= n.length) position -= n.length;  // once, unless the row is shorter than a tile
+      return position;
     };
     const auto one = [&](int lane, int k) {
       const std::int64_t position = place_of(first + k);
@@ -102,6 +105,7 @@ __device__ __forceinline__ void load_tile(R* tile, const Input& a, Widths widths
 #pragma unroll
           for (int i = 0; i < kWidth; ++i) tile[lane * kPitch + k + i] = R(v.value[i]);
         } else {
+#pragma unroll 1
           for (int i = 0; i < kWidth; ++i)
             if (k + i >= 0 && k + i < count) one(lane, k + i);
         }
@@ -139,6 +143,7 @@ __device__ __forceinline__ void store_tile(const R* tile, const Output& a, Width
           for (int i = 0; i < kWidth; ++i) v.value[i] = T(tile[lane * kPitch + k + i]);
           *reinterpret_cast<Wide<T>*>(data + offset_of(a, n, at, lane, first + k)) = v;
         } else {
+#pragma unroll 1
           for (int i = k; i < count; ++i) one(lane, i);
         }
       });
@@ -152,6 +157,7 @@ __device__ __forceinline__ void store_tile(const R* tile, const Output& a, Width
 template <class R>
 __device__ __forceinline__ void load_taps(R* taps, const Input& filter, const Input& bias, const ShortConv& n,
                                           const TilePlace& at, int lanes) {
+#pragma unroll 1
   for (int i = threadIdx.x; i < (n.taps + 1) * kLanesOfTile; i += kThreads) {
     const int lane = i % kLanesOfTile, j = i / kLanesOfTile;
     const std::int64_t channel = at.channel + (at.lane + lane) / n.parts;

@@ -33,7 +33,8 @@ auto& allocations = *new std::map<const unsigned char*, Allocation>;  // global 
 std::uint64_t made = 0;
 
 constexpr std::size_t kPage = 4096;
-constexpr unsigned char kAfter = 0xa5;  // between the end of an allocation and the end of its last page
+constexpr std::size_t kGuard = 1 << 20;  // bytes that cannot be touched, before and after
+constexpr unsigned char kAfter = 0xa5;   // between the end of an allocation and the end of its last page
 
 std::size_t pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
@@ -44,18 +45,18 @@ unsigned char* allocate(std::size_t bytes, std::size_t alignment, bool shared_wi
     void* p = nullptr;
     return posix_memalign(&p, alignment, bytes ? bytes : 1) ? nullptr : static_cast<unsigned char*>(p);
   }
-  const std::size_t used = pages(bytes), all = used + 2 * kPage;
+  const std::size_t used = pages(bytes), all = used + 2 * kGuard;
   const int flags = MAP_ANONYMOUS | MAP_NORESERVE | (shared_with_fork ? MAP_SHARED : MAP_PRIVATE);
   void* map = mmap(nullptr, all, PROT_NONE, flags, -1, 0);
   if (map == MAP_FAILED) return nullptr;
-  auto* first = static_cast<unsigned char*>(map) + kPage;
+  auto* first = static_cast<unsigned char*>(map) + kGuard;
   if (used) mprotect(first, used, PROT_READ | PROT_WRITE);
   return first + (used - bytes) / alignment * alignment;
 }
 void release(const unsigned char* p, std::size_t bytes) {
   if (!guarded()) return std::free(const_cast<unsigned char*>(p));
   auto* first = reinterpret_cast<unsigned char*>(reinterpret_cast<std::uintptr_t>(p) / kPage * kPage);
-  munmap(first - kPage, pages(bytes) + 2 * kPage);
+  munmap(first - kGuard, pages(bytes) + 2 * kGuard);
 }
 // What may follow an allocation on its last page.
 Range rest(const unsigned char* p, std::size_t bytes) {
