@@ -11,6 +11,8 @@ CALLS = [
     (Case(33, batch=3, channels=70, layout="bld"), 90),  # rows side by side, and not all of a block's
     (Case(33, batch=7, channels=130), 90),  # parts of several rows
     (Case(50, batch=9, shared=False, gates="", channels=5), 90),
+    (Case(64, batch=1, channels=2, mode="bidirectional"), 90),  # twice as many taps as points
+    (Case(33, batch=1, channels=2, mode="circular"), 90),
     (Case(300, taps=6, mode="bidirectional", skip=False, stored="float16"), 90),
     (Case(8000, batch=5, channels=2, shared=False), 80),  # kept spectra outside shared memory
     (Case(8000, batch=2, channels=1, stored="float64"), 90),
@@ -209,9 +211,9 @@ MUTATIONS = [
              "s.batch * a.batch + s.channel", "s.channel"),
     Mutation("wrong batch", "repeats of different filters mixed", ROWS,
              "(id * repeats + repeat)", "(id + repeat)"),
-    Mutation("wrong batch", "filters and repeats exchanged", COLUMNS,
+    Mutation("wrong batch", "one repeat of a filter for all", COLUMNS,
              "const std::int64_t id = row / repeats, repeat = row % repeats;",
-             "const std::int64_t id = row % p.ids, repeat = row / p.ids;"),
+             "const std::int64_t id = row / repeats, repeat = 0;"),
     Mutation("wrong batch", "a portion's first repeat", COLUMNS,
              "p.first_repeat + repeat, first, step, false));", "repeat, first, step, false));"),
     Mutation("wrong index", "the halves of a row exchanged", ROWS,
@@ -253,8 +255,8 @@ MUTATIONS = [
              "(Complex<R> a, Complex<R> b) { return a + b; }", "(Complex<R>, Complex<R> b) { return b; }"),
     Mutation("wrong sum", "a portion forgets the last one", ROWS,
              "return !p.first_portion;", "return false;"),
-    Mutation("wrong sum", "lag 0 of a circle counted twice", TENSORS,
-             "if (tap >= lags.first_behind && behind", "if (behind"),
+    Mutation("wrong sign", "of what lies a period behind", TENSORS,
+             "grad -= at(behind).im;", "grad += at(behind).im;"),
     Mutation("swapped gate", "y by the pre gate", TENSORS,
              "multiply_by(c, post_gate, s);\n    store(c, y, s)",
              "multiply_by(c, pre_gate, s);\n    store(c, y, s)"),

@@ -109,7 +109,7 @@ MUTATIONS = [
     Mutation("sums", "the streams' gradients exchanged", KERNELS,
              "grad[kTileSize] = of_product * sums[2][k];", "grad[kTileSize] = of_product * sums[1][k];"),
     Mutation("state", "the newest position is lost", KERNELS,
-             "if (kept) store_one(x, a.next,", "if (kept > 1) store_one(x, a.next,"),
+             "if (kept) store_one(x, a.next,", "if (kept < 0) store_one(x, a.next,"),
 ]  # fmt: skip
 
 # ---- accesses to memory -------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 // fewest possible.
 #include <algorithm>
 #include <array>
+#include <compare>
 #include <cstdio>
 #include <map>
 #include <set>
@@ -17,6 +18,11 @@ struct Logged {
   std::uint8_t bytes;
   bool shared, write;
 };
+struct Instruction {  // cp.async is two at one place, a load and a store
+  const void* pc;
+  bool shared;
+  auto operator<=>(const Instruction&) const = default;
+};
 struct Line {  // totals for one load or store instruction of one kernel
   bool shared = false, write = false;
   unsigned bytes = 0;
@@ -27,7 +33,7 @@ using Log = std::vector<std::vector<Logged>>;  // per thread of a block, since i
 auto& logs = *new std::vector<Log>;            // per block of a cooperative launch, else one
 const Block* open_block = nullptr;             // the ordinary block whose log is not yet counted
 std::size_t kernel = 0;                        // that runs, as its offset in this library
-auto& lines = *new std::map<std::pair<std::size_t, const void*>, Line>;
+auto& lines = *new std::map<std::pair<std::size_t, Instruction>, Line>;  // of a kernel
 
 Log& log_of(const Block& b) { return logs[cooperative() ? b.rank : 0]; }
 
@@ -79,9 +85,9 @@ struct Group {
 // warp instruction.
 void counts_warp_sync(const Block& b, std::uint32_t w) {
   Log& log_of_block = log_of(b);
-  std::map<std::pair<const void*, std::uint32_t>, Group> groups;
+  std::map<std::pair<Instruction, std::uint32_t>, Group> groups;
   for (std::uint32_t l = 0; l < 32 && w * 32 + l < log_of_block.size(); ++l) {
-    std::unordered_map<const void*, std::uint32_t> nth;
+    std::map<Instruction, std::uint32_t> nth;
     auto& log = log_of_block[w * 32 + l];
     // The host compiler may split one vector access into neighbours; a GPU would not.
     std::size_t kept = 0;
@@ -106,7 +112,8 @@ void counts_warp_sync(const Block& b, std::uint32_t w) {
     }
     log.resize(kept);
     for (const Logged& e : log) {
-      Group& g = groups[{e.pc, nth[e.pc]++}];
+      const Instruction instruction{e.pc, e.shared};
+      Group& g = groups[{instruction, nth[instruction]++}];
       g.addr[l] = e.addr, g.on[l] = true, g.sample = e;
     }
     log_of_block[w * 32 + l].clear();
@@ -163,7 +170,7 @@ extern "C" const char* cuda_on_cpu_memory_table() {
   std::map<std::string, std::array<std::uint64_t, 3>> merged;  // copies of one access made by unrolling
   for (auto& [key, l] : lines) {
     char row[256];
-    std::snprintf(row, sizeof row, "%zx %s %s %s %u", key.first, place(key.second).c_str(),
+    std::snprintf(row, sizeof row, "%zx %s %s %s %u", key.first, place(key.second.pc).c_str(),
                   l.shared ? "shared" : "global", l.write ? "store" : "load", l.bytes);
     auto& [instructions, units, ideal] = merged[row];
     instructions += l.instructions, units += l.units, ideal += l.ideal;
