@@ -275,8 +275,8 @@ class Contract:
 
     # ---- torch's own machinery -------------------------------------------------------------------------
 
-    def test_opcheck(self, tiny: Sample, device: str) -> None:
-        for dispatched, args in self.op.dispatched(tiny.make(torch.float32, device), tiny.options):
+    def test_opcheck(self, small: Sample, device: str) -> None:
+        for dispatched, args in self.op.dispatched(small.make(torch.float32, device), small.options):
             torch.library.opcheck(dispatched, args)
 
     @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

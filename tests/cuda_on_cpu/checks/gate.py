@@ -62,6 +62,23 @@ class Derived(Sampled):
         return [name for name in results if not is_right(name)]
 
 
+@dataclass(frozen=True)
+class Sliced(Sampled):
+    """Rows side by side in memory that is an element wider, so that few of them begin at 16 bytes."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}-sliced"
+
+    def _made(self) -> tuple[Any, Any, dict[str, Any]]:
+        op, sample, tensors = super()._made()
+        for name in ("x", "gate"):
+            rows = tensors[name].detach()
+            wider = rows.new_zeros(*rows.shape[:-1], rows.shape[-1] + 1)
+            wider[..., :-1] = rows
+            tensors[name] = wider[..., :-1].requires_grad_()
+        return op, sample, tensors
+
+
 ALL = ("identity", "sigmoid", "silu", "gelu", "relu", "tanh")
 
 # Between them every line: 16 bytes at a time and not, channels last and not, with sums and without.
@@ -70,6 +87,7 @@ CALLS = [
       for name in ("sigmoid", "gelu-channels-first", "relu", "wide-rows", "wide-positions",
                    "uneven-positions", "bare")
       for dtype in ("float32", "float64", "bfloat16", "float16")),
+    (Sliced("gate", "wide-rows", "float32"), 90),
     (Sampled("gate", "tanh-without-biases", "float32"), 90),  # no whole 16 bytes at its end
     (Sampled("gate", "float32-biases", "bfloat16"), 90),
     (Sampled("gate", "float32-biases", "float16"), 90),
@@ -104,6 +122,8 @@ MUTATIONS = [
              "if (at < t.elements) work.wide(t.place(at), along);", "work.wide(t.place(at), along);"),
     Mutation("missing guard", "an absent bias", KERNELS,
              "    if (!a.data) return Real<T>(-0.0);\n", ""),
+    Mutation("wrong alignment", "16 bytes at odd strides", KERNELS,
+             "wide = wide && a.stride[i] % kWidth<T> == 0;", "wide = wide && a.stride[i] > 0;"),
     Mutation("wrong alignment", "16 bytes at the end of a row of 7", KERNELS,
              "size.order == 0 && size.size[size.axes - 1] % kWidth<T> == 0 &&", "size.order == 0 &&"),
     Mutation("wrong index", "the first channels' bias for all", KERNELS,

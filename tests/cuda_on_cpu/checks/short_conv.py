@@ -82,7 +82,8 @@ CALLS = [
     *calls("TestActivated", "columns", "rows-odd", "columns-long", "rows"),
     *calls("TestGated", "columns", "columns-long", "rows-circular", "strided"),
     *calls("TestGated", "columns", dtype="float64"),
-    (Step(4, None, "float32"), 90), (Step(1, "silu", "bfloat16"), 90), (Step(16, "gelu", "float64"), 90),
+    (Step(4, None, "float32"), 90), (Step(2, "silu", "float32"), 90),
+    (Step(1, "silu", "bfloat16"), 90), (Step(16, "gelu", "float64"), 90),
 ]  # fmt: skip
 
 MUTATIONS = [
@@ -109,7 +110,7 @@ MUTATIONS = [
     Mutation("sums", "the streams' gradients exchanged", KERNELS,
              "grad[kTileSize] = of_product * sums[2][k];", "grad[kTileSize] = of_product * sums[1][k];"),
     Mutation("state", "the newest position is lost", KERNELS,
-             "if (kept) store_one(x, a.next,", "if (kept < 0) store_one(x, a.next,"),
+             "if (kept) store_one(x, a.next,", "if (kept > 1) store_one(x, a.next,"),
 ]  # fmt: skip
 
 # ---- accesses to memory -------------------------------------------------------------------------------
