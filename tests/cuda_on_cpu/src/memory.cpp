@@ -142,21 +142,21 @@ void* dynamic_shared_base() { return current->block->shared; }
 
 // ---- global memory ----------------------------------------------------------------------------------
 
+// By what is nearest: in the builds without guards anything may lie beside anything.
 std::string describe(const void* pointer) {
   const auto* p = static_cast<const unsigned char*>(pointer);
+  Range nearest{};
+  std::string name;
+  const auto distance = [&](Range r) { return r.has(p) ? 0 : p >= r.hi ? p - r.hi + 1 : r.lo - p; };
+  const auto consider = [&](Range r, const std::string& what) {
+    if (r.lo && (!nearest.lo || distance(r) < distance(nearest))) nearest = r, name = what;
+  };
   if (current) {
-    const Range dynamic = dynamic_shared(*current->block);
-    const auto near = [&](Range r) { return r.lo && p + 65536 >= r.lo && p < r.hi + 65536; };
-    if (near(dynamic)) return relative(p, dynamic, "dynamic shared memory");
-    if (near(static_shared)) return relative(p, static_shared, "static shared memory");
+    consider(dynamic_shared(*current->block), "dynamic shared memory");
+    consider(static_shared, "static shared memory");
   }
-  const auto after = allocations.upper_bound(p);
-  auto best = after == allocations.begin() ? allocations.end() : std::prev(after);
-  if (after != allocations.end() &&
-      (best == allocations.end() || after->first - p < p - (best->first + best->second.bytes)))
-    best = after;
-  if (best == allocations.end()) return "no memory of the device";
-  return relative(p, {best->first, best->first + best->second.bytes}, best->second.name);
+  for (const auto& [begin, a] : allocations) consider({begin, begin + a.bytes}, a.name);
+  return nearest.lo ? relative(p, nearest, name) : "no memory of the device";
 }
 
 void check_allocations() {
