@@ -7,7 +7,7 @@ each tensor once a launch; wavefronts of shared memory; arithmetic instructions,
 one; what tensor cores multiply and add. Each over its rate is a time; the longest of them, and the launch,
 is the launch's floor.
 
-model_<op>.py follows the op's launchers. tests/test_model.py holds its counts against those of the kernels
+model_<op>.py follows the op's launchers. tests/test_model*.py hold its counts against those of the kernels
 themselves, run on a CPU, so neither can change alone.
 
 Left out: integer instructions, sines and cosines, and that a GPU is never full from the first block to the

@@ -1,15 +1,13 @@
 """gate's cost on a GPU: model.py, for the launches of csrc/cuda/gate.cu on contiguous (rows, channels).
 
-Counted by hand, and of the tensors alone: biases are asked for with every 16 bytes, and found in the first
-cache.
+Of rows of whole 16 bytes. Biases are left out: they are asked for with every 16 bytes of x, and found in the
+first cache. tests/test_model_gate.py counts them, and all else but the operations, which are estimates.
 """
 
 from __future__ import annotations
 
-import math
-
 from .harness import DTYPES, Case
-from .model import Count, Device, Launch, Prediction
+from .model import Count, Device, Launch, Prediction, sectors
 
 THREADS = 256
 OPERATIONS = {"forward": 30, "backward": 40}  # of an element: an exponential, a division, the products
@@ -23,28 +21,24 @@ def predict(case: Case, device: Device) -> Prediction:
     elements = rows * channels
     if elements == 0:
         return Prediction(device, (), real)
-    width = 16 // item
-    launches = [_launch("everywhere", -(-elements // (THREADS * width)), elements, item, 2, 1, 0, "forward")]
+    tensor, width = elements * item, 16 // item
+    forward = Count(2 * tensor, tensor, 0, OPERATIONS["forward"] * elements)
+    launches = [Launch("everywhere", -(-elements // (THREADS * width)), THREADS, forward, 3 * tensor)]
     if case.direction == "backward":
         tiles = -(-channels // (32 * width))
         parts = min(max(-(-2048 // tiles), 1), max(rows // 64, 1))
-        sums = 2 * parts * channels * real
-        launches.append(_launch("sum_rows", tiles * parts, elements, item, 3, 2, sums, "backward"))
-        # a number for each thread and element of 16 bytes goes to shared memory and comes back, twice
-        wavefronts = 2 * 2 * tiles * parts * THREADS * width * real / 128
-        last = launches[-1]
-        launches[-1] = Launch(
-            last.kernel, last.blocks, last.threads, last.count + Count(wavefronts=wavefronts), last.memory
+        sums = parts * channels  # of each of two
+        backward = Count(
+            loads=3 * tensor,
+            # a lane's sums are neighbours, and stored one after the other
+            stores=2 * tensor + 2 * sums * min(width * real, 32),
+            # a number for each thread and element of 16 bytes goes to shared memory and comes back, twice
+            wavefronts=2 * 2 * tiles * parts * THREADS * width * real / 128,
+            operations=OPERATIONS["backward"] * elements,
         )
-        added = Count(loads=sums / 2, stores=math.ceil(channels * item / 32) * 32)
+        memory = 5 * tensor + 2 * sums * real
+        launches.append(Launch("sum_rows", tiles * parts, THREADS, backward, memory))
+        added = Count(sums * real, sectors(channels, item, channels), 0, sums)
         blocks = -(-channels // THREADS)
-        launches += 2 * [Launch("add_parts", blocks, THREADS, added, sums / 2 + channels * item)]
+        launches += 2 * [Launch("add_parts", blocks, THREADS, added, sums * real + channels * item)]
     return Prediction(device, tuple(launches), real)
-
-
-def _launch(
-    kernel: str, blocks: int, elements: int, item: int, read: int, written: int, sums: float, direction: str
-) -> Launch:
-    tensor = elements * item
-    count = Count(read * tensor, written * tensor + sums, 0, OPERATIONS[direction] * elements)
-    return Launch(kernel, blocks, THREADS, count, (read + written) * tensor + sums)

@@ -56,12 +56,7 @@ def device() -> Device:
 @functools.cache
 def accesses(call: Call) -> tuple[Accesses, ...]:
     race = device()
-    race.report()
-    race.schedule("forward")
-    call.run(race)
-    rows = tuple(race.memory_table())
-    assert race.report() == ""
-    return rows
+    return tuple(race.accesses(lambda: call.run(race)))
 
 
 @pytest.mark.parametrize(("op", "call"), CALLS, ids=str)

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import kernel_counts
 import pytest
 from cuda_on_cpu import build
 from cuda_on_cpu.device import Device
@@ -41,7 +42,7 @@ LONG = [
 ]
 
 
-def counted(case: Case) -> Count:
+def predicted(case: Case) -> Count:
     wanted = frozenset(name.removeprefix("grad_") for name in case.wanted)
     call = Call(
         case.batch, case.channels, case.length, case.filter_taps, case.mode, case.shared, case.layout,
@@ -51,29 +52,13 @@ def counted(case: Case) -> Count:
     return sum((launch.count for launch in launches), NOTHING)
 
 
-@pytest.fixture(scope="module")
-def race() -> Device:
-    try:
-        return Device(build.library("race"), "race")
-    except build.Unavailable as missing:
-        pytest.skip(str(missing))
-
-
 @pytest.mark.parametrize("case", [*SMALL, FLOAT64, *LONG], ids=str)
-def test_bytes_and_wavefronts_are_those_of_the_kernels(race: Device, case: Case) -> None:
-    race.report()
-    race.schedule("forward")
-    case.run(race)
-    table = race.memory_table()
-    assert race.report() == ""
-
-    def units(memory: str, *kinds: str) -> int:
-        return sum(line.units for line in table if line.memory == memory and line.kind in kinds)
-
-    count = counted(case)
-    assert count.loads == pytest.approx(32 * units("global", "load"), rel=TOLERANCE)
-    assert count.stores == pytest.approx(32 * units("global", "store"), rel=TOLERANCE)
-    assert count.wavefronts == pytest.approx(units("shared", "load", "store"), rel=TOLERANCE)
+def test_bytes_and_wavefronts_are_those_of_the_kernels(race_detector: Device, case: Case) -> None:
+    found = sum(kernel_counts.counted(race_detector, lambda: case.run(race_detector)).values(), NOTHING)
+    count = predicted(case)
+    assert count.loads == pytest.approx(found.loads, rel=TOLERANCE)
+    assert count.stores == pytest.approx(found.stores, rel=TOLERANCE)
+    assert count.wavefronts == pytest.approx(found.wavefronts, rel=TOLERANCE)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +77,7 @@ def counting() -> Device:
 def test_operations_are_those_of_the_kernels(counting: Device, case: Case) -> None:
     before = counting.lib.fft_conv_operations()
     case.run(counting)
-    assert counted(case).operations == pytest.approx(
+    assert predicted(case).operations == pytest.approx(
         counting.lib.fft_conv_operations() - before, rel=TOLERANCE
     )
 

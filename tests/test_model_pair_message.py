@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from cuda_on_cpu.device import Device
 from cuda_on_cpu.pair_cases import PairCase
+from kernel_counts import counted, predicted
 
-from equiconv.bench.model import DEVICES, NOTHING
+from equiconv.bench.model import DEVICES
 from equiconv.bench.model_pair_message import Call, launches
 
 EMULATED = replace(DEVICES["h200"], multiprocessors=8)
@@ -37,24 +37,15 @@ class Even(PairCase):
     ids=str,
 )
 def test_wavefronts_and_bytes_are_those_of_the_kernels(race_detector: Device, case: PairCase) -> None:
-    race_detector.report()
-    race_detector.memory_reset()
-    race_detector.schedule("forward")
-    case.run(race_detector)
-    counted: Counter[tuple[str, str, str]] = Counter()
-    for line in race_detector.memory_table():
-        counted[line.kernel.partition("<")[0], line.memory, line.kind] += line.units
-    assert race_detector.report() == ""
-
+    found = counted(race_detector, lambda: case.run(race_detector))
     call = Call(
         case.pairs, case.receivers, case.senders,
         case.orientations, case.functions, case.channels, case.stored,
     )  # fmt: skip
-    found = launches(call, "backward", EMULATED)
+    expected = predicted(launches(call, "backward", EMULATED))
     for kernel in ("aggregate", "basis_gradient", "weight_gradient"):
-        count = sum((launch.count for launch in found if launch.kernel == kernel), NOTHING)
-        shared = counted[kernel, "shared", "load"] + counted[kernel, "shared", "store"]
-        assert shared == pytest.approx(count.wavefronts, rel=TOLERANCE)
+        count = expected[kernel]
+        assert found[kernel].wavefronts == pytest.approx(count.wavefronts, rel=TOLERANCE)
         if case.stored == "bfloat16" and kernel != "weight_gradient":  # float32 is stored by half sectors
-            assert 32 * counted[kernel, "global", "load"] <= count.loads
-            assert 32 * counted[kernel, "global", "store"] == pytest.approx(count.stores, rel=TOLERANCE)
+            assert found[kernel].loads <= count.loads
+            assert found[kernel].stores == pytest.approx(count.stores, rel=TOLERANCE)

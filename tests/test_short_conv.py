@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import contract
@@ -9,15 +9,11 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from contract import Op, Refusal, Sample
-from cuda_on_cpu.device import Device
 from cuda_on_cpu.short_conv import short_conv as on_emulator
-from cuda_on_cpu.short_conv import short_conv_step as step_on_emulator
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd import gradcheck, gradgradcheck
-from torch.nn import functional
 
-from equiconv import short_conv, short_conv_gated, short_conv_state, short_conv_step
+from equiconv import short_conv
 from equiconv.nn import ShortConv
 from equiconv.ops.check import LAYOUTS
 from equiconv.ops.short_conv import ACTIVATIONS, SHORT_MODES
@@ -142,13 +138,6 @@ OF_COMPLEX = (
         {"x": lambda x: x.to(torch.complex64), "filter": lambda k: k.double()},
     ),
 )
-OF_ACTIVATION = (
-    Refusal("short_conv: activation must be silu or gelu, but is relu", options={"activation": "relu"}),
-    Refusal(
-        "short_conv: x must be float32, float64, bfloat16 or float16, but is complex64",
-        {"x": lambda x: x.to(torch.complex64)},
-    ),
-)
 
 
 @st.composite
@@ -214,190 +203,6 @@ class TestContract(contract.Contract):
         groups=(("x", "bias"), ("filter", "bias")),
         of_squares=reference.short_conv,  # the op sums products of the arguments' entries
     )
-
-
-def activated_squares(
-    x: Tensor,
-    filter: Tensor,
-    *,
-    bias: Tensor | None = None,
-    activation: str,
-    at: Mapping[str, Tensor],
-    **form: Any,
-) -> Tensor:
-    p = reference.short_conv(**at, **form).requires_grad_()  # type: ignore[arg-type]
-    y = functional.silu(p) if activation == "silu" else functional.gelu(p)
-    (slope,) = torch.autograd.grad(y.sum(), p)
-    return y.detach().square() + slope.square() * reference.short_conv(x, filter, bias=bias, **form)
-
-
-class TestActivated(contract.Contract):
-    op = Op(
-        **COMMON,
-        samples=samples(["silu", "gelu"]),
-        refusals=(*REFUSALS, *OF_ACTIVATION),
-        random=random_samples(("silu", "gelu")),
-        groups=(),
-        of_squares=activated_squares,
-        nonlinear=True,
-    )
-
-
-# ---- the gated form: one result of the two, as the contract wants them ------------------------------------
-
-
-def joined(function: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
-    """x0 and u in one tensor: the contract's ops have one result."""
-
-    def call(**arguments: Any) -> Tensor:
-        return torch.stack(function(**arguments))
-
-    return call
-
-
-def gated(
-    name: str,
-    batch: int,
-    channels: int,
-    length: int,
-    taps: int,
-    mode: str = "causal",
-    *,
-    layout: str = "bld",
-    bias: bool = True,
-    **kind: Any,
-) -> Sample:
-    tensors = {"z": layout.upper(), "filter": "DK", **({"bias": "D"} if bias else {})}
-    sizes = {"B": batch, "D": 3 * channels, "L": length, "K": taps}
-    return Sample(name, tensors, sizes, {"mode": mode, "layout": layout}, **kind)
-
-
-GATED = (
-    gated("causal", 2, 2, 5, 3),
-    gated("centered", 2, 2, 4, 4, "centered", layout="bdl"),
-    gated("strided", 2, 2, 4, 3, "circular_centered", strided=True),
-    gated("circular", 2, 2, 3, 5, "circular", bias=False),
-    gated("one-of-all", 1, 1, 1, 1),
-    gated("wider-than-long", 2, 1, 2, 7, layout="bdl", bias=False),
-    gated("no-batch", 0, 2, 5, 3),
-    gated("no-channels", 2, 0, 5, 3, layout="bdl"),
-    gated("no-positions", 2, 2, 0, 3),
-    gated("columns", 2, 32, 90, 4),
-    gated("columns-odd", 3, 19, 47, 5, "centered"),
-    gated("columns-wide", 1, 600, 21, 3, "circular", bias=False),
-    gated("columns-long", 1, 16, 700, 16, "circular_centered"),
-    gated("rows", 2, 3, 1030, 4, layout="bdl"),
-    gated("rows-circular", 2, 17, 130, 7, "circular_centered", layout="bdl", bias=False),
-    gated("strided-long", 1, 5, 300, 6, "centered", strided=True),
-    gated("float32-weights", 2, 8, 60, 3, float32=FLOAT32),
-)
-
-
-@st.composite
-def random_gated(draw: st.DrawFn) -> Sample:
-    return gated(
-        "random",
-        draw(st.integers(1, 3)),
-        draw(st.integers(1, 20)),
-        draw(st.integers(1, 12) | st.integers(1, 300)),
-        draw(st.integers(1, 16)),
-        draw(st.sampled_from(SHORT_MODES)),
-        layout=draw(st.sampled_from(["bdl", "bld"])),
-        bias=draw(st.booleans()),
-        strided=draw(st.booleans()),
-        float32=frozenset(name for name in FLOAT32 if draw(st.booleans())),
-    )
-
-
-def dispatched_gated(
-    tensors: Mapping[str, Tensor], options: Mapping[str, Any]
-) -> Iterable[tuple[Any, tuple[Any, ...]]]:
-    arguments = (tensors["z"], tensors["filter"], tensors.get("bias"))
-    form = form_of(options, tensors["filter"])
-    grads = [
-        torch.randn_like(x, requires_grad=True)
-        for x in tensors["z"].chunk(3, 1 if options["layout"] == "bdl" else 2)[:2]
-    ]
-    yield torch.ops.equiconv.short_conv_gated.default, (*arguments, *form)
-    backward = torch.ops.equiconv.short_conv_gated_backward.default
-    yield backward, (*grads, *arguments, *form, True, True, True)
-    yield backward, (*grads, *arguments, *form, False, True, False)
-
-
-def gated_squares(
-    z: Tensor,
-    filter: Tensor,
-    *,
-    bias: Tensor | None = None,
-    at: Mapping[str, Tensor],
-    layout: str,
-    **form: Any,
-) -> Tensor:
-    axis = 1 if layout == "bdl" else 2
-    _, x1, v = reference.short_conv(at["z"], at["filter"], bias=at.get("bias"), layout=layout, **form).chunk(
-        3, axis
-    )
-    s0, s1, s2 = reference.short_conv(z, filter, bias=bias, layout=layout, **form).chunk(3, axis)
-    return torch.stack([s0, (x1 * v).square() + v.square() * s1 + x1.square() * s2])
-
-
-class TestGated(contract.Contract):
-    op = Op(
-        function=joined(short_conv_gated),
-        reference=joined(reference.short_conv_gated),
-        exact=joined(reference.short_conv_gated),
-        samples=GATED,
-        random=random_gated(),
-        groups=(),
-        grown=lambda sizes: {"B": sizes["B"] + 2, "D": sizes["D"] + 3, "L": sizes["L"] + 5, "K": sizes["K"]},
-        weights=("filter", "bias"),
-        of_squares=gated_squares,
-        nonlinear=True,
-        dispatched=dispatched_gated,
-        on_emulator=on_emulator,
-        refusals=(
-            Refusal(
-                "short_conv_gated: mode must be causal, centered, circular or circular_centered, but is same",
-                options={"mode": "same"},
-            ),
-            Refusal("short_conv_gated: z must be (B, L, 3D), but has shape (5, 6)", {"z": lambda z: z[0]}),
-            Refusal(
-                "short_conv_gated: z must be (B, 3D, L), but has shape (5, 6)",
-                {"z": lambda z: z[0]},
-                options={"layout": "bdl"},
-            ),
-            Refusal(
-                "short_conv_gated: z must have three times as many channels as x0, but has 5",
-                {"z": lambda z: z[..., 1:]},
-            ),
-            Refusal(
-                "short_conv_gated: z must be float32, float64, bfloat16 or float16, but is complex64",
-                {"z": lambda z: z.to(torch.complex64)},
-            ),
-            Refusal(
-                "short_conv_gated: filter must have the channels of z, 6, but has 2",
-                {"filter": lambda k: k[:2]},
-            ),
-            Refusal(
-                "short_conv_gated: filter must have the dtype of z, float32, but has float64",
-                {"filter": lambda k: k.double()},
-            ),
-            Refusal(
-                "short_conv_gated: bias must have shape (6,), one for each channel of z, but has (1,)",
-                {"bias": lambda b: b[:1]},
-            ),
-        ),
-    )
-
-
-def test_gated_differentiates_one_result_alone(device: str) -> None:
-    z, k = (
-        torch.randn(s, dtype=torch.float64, device=device, requires_grad=True) for s in ((2, 5, 6), (6, 3))
-    )
-    for which in (0, 1):
-        ours = torch.autograd.grad(short_conv_gated(z, k)[which].square().sum(), (z, k), create_graph=True)
-        theirs = torch.autograd.grad(reference.short_conv_gated(z, k)[which].square().sum(), (z, k))
-        torch.testing.assert_close(ours, theirs)
 
 
 # ---- against PyTorch's own ------------------------------------------------------------------------------
@@ -467,173 +272,6 @@ def test_layouts_have_the_same_bits(device: str) -> None:
         contract.assert_same_bits([columns.mT], [rows])
 
 
-def test_gated_is_its_parts(device: str) -> None:
-    z, k, b = (torch.randn(s, device=device) for s in ((2, 33, 24), (24, 4), (24,)))
-    s0, s1, s2 = short_conv(z, k, bias=b, layout="bld").chunk(3, -1)
-    contract.assert_same_bits(short_conv_gated(z, k, bias=b), [s0, s1 * s2])
-
-
-# ---- complex: spectra along frequency ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layout", ["bdl", "bld"])
-@pytest.mark.parametrize("mode", SHORT_MODES)
-@pytest.mark.parametrize("channels", [1, 6, 40])
-def test_complex_is_its_parts(mode: str, layout: str, channels: int, device: str) -> None:
-    """Bit for bit; and so are strided spectra, and views of conjugates."""
-    k, b = torch.randn(channels, 5, device=device), torch.randn(channels, device=device)
-    x = torch.randn(2, channels, 37, dtype=torch.complex64, device=device)
-    x = x if layout == "bdl" else x.mT.contiguous()
-    form = {"bias": b, "mode": mode, "layout": layout}
-    y = short_conv(x, k, **form)
-    parts = [short_conv(part.contiguous(), k, **form) for part in (x.real, x.imag)]
-    assert y.dtype == torch.complex64
-    assert y.is_contiguous()
-    contract.assert_same_bits([y.real, y.imag], parts)
-    strided = torch.stack([x, x], -1)[..., 0]
-    contract.assert_same_bits([short_conv(strided, k, **form)], [y])
-    transposed = x.mT.contiguous().mT
-    contract.assert_same_bits([short_conv(transposed, k, **form)], [y])
-    conjugate = short_conv(x.conj(), k, **form)
-    contract.assert_same_bits([conjugate], [short_conv(x.conj().resolve_conj(), k, **form)])
-
-
-@pytest.mark.parametrize("layout", ["bdl", "bld"])
-def test_complex_derivatives(layout: str, device: str) -> None:
-    x = torch.randn(2, 3, 4, dtype=torch.complex128, device=device, requires_grad=True)
-    channels = 3 if layout == "bdl" else 4
-    k, b = (
-        torch.randn(s, dtype=torch.float64, device=device, requires_grad=True)
-        for s in ((channels, 3), (channels,))
-    )
-
-    def f(x: Tensor, k: Tensor, b: Tensor) -> Tensor:
-        return short_conv(x, k, bias=b, mode="circular_centered", layout=layout)
-
-    assert gradcheck(f, (x, k, b), check_forward_ad=True)
-    assert gradgradcheck(f, (x, k, b), check_fwd_over_rev=True)
-    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
-    contract.assert_same_bits([compiled(x, k, b)], [f(x, k, b)])
-    stacked = torch.stack([x, 2 * x])
-    expected = torch.stack([f(x, k, b), f(2 * x, k, b)])
-    torch.testing.assert_close(torch.vmap(f, in_dims=(0, None, None))(stacked, k, b), expected)
-
-
-@pytest.mark.parametrize("layout", ["bdl", "bld"])
-@pytest.mark.parametrize("mode", SHORT_MODES)
-def test_complex_by_the_cuda_kernels(mode: str, layout: str, emulator: Device) -> None:
-    x = torch.randn(2, 5, 70, dtype=torch.complex64)
-    x = x if layout == "bdl" else x.mT.contiguous()
-    tensors = {"x": x, "filter": torch.randn(5, 4), "bias": torch.randn(5)}
-    options, grad_out = {"mode": mode, "layout": layout}, torch.randn_like(x)
-    emulator.report()
-    ours = on_emulator(emulator, tensors, options, grad_out)
-    assert emulator.report() == ""
-    leaves = {name: tensor.requires_grad_() for name, tensor in tensors.items()}
-    y = reference.short_conv(**leaves, **options)  # type: ignore[arg-type]
-    theirs = [y.detach(), *torch.autograd.grad(y, tuple(leaves.values()), grad_out)]
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
-
-
-# ---- one step at a time -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", contract.DTYPES, ids=str)
-@pytest.mark.parametrize("activation", [None, "silu", "gelu"])
-@pytest.mark.parametrize(("taps", "prompt"), [(1, 0), (2, 5), (4, 0), (4, 2), (5, 11), (16, 3)])
-def test_steps_are_the_whole(
-    taps: int, prompt: int, activation: str | None, dtype: torch.dtype, device: str
-) -> None:
-    """Bit for bit, from an empty prompt, a short one and a long one."""
-    x, k, b = (torch.randn(s, device=device).to(dtype) for s in ((3, 21, 14), (21, taps), (21,)))
-    whole = short_conv(x, k, bias=b, activation=activation)
-    state = short_conv_state(x[..., :prompt], taps)
-    contract.assert_same_bits([short_conv_state(x.mT[:, :prompt], taps, layout="bld")], [state])
-    for t in range(prompt, 14):
-        y, state = short_conv_step(x[..., t], state, k, bias=b, activation=activation)
-        assert y.is_contiguous()
-        assert state.is_contiguous()
-        contract.assert_same_bits([y], [whole[..., t]])
-    contract.assert_same_bits([state], [short_conv_state(x, taps)])
-
-
-@pytest.mark.parametrize("activation", [None, "silu", "gelu"])
-def test_derivatives_of_a_step(activation: str | None, device: str) -> None:
-    x, state, k, b = (
-        torch.randn(s, dtype=torch.float64, device=device, requires_grad=True)
-        for s in ((2, 3), (2, 3, 3), (3, 4), (3,))
-    )
-
-    def f(x: Tensor, state: Tensor, k: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        return short_conv_step(x, state, k, bias=b, activation=activation)
-
-    assert gradcheck(f, (x, state, k, b), check_forward_ad=True)
-    assert gradgradcheck(f, (x, state, k, b))
-    with torch.no_grad():
-        plain = f(x, state, k, b)
-    contract.assert_same_bits(f(x, state, k, b), plain)
-    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
-    contract.assert_same_bits(compiled(x, state, k, b), plain)
-    number = ACTIVATIONS.get(activation or "", 0)
-    torch.library.opcheck(torch.ops.equiconv.short_conv_step.default, (x, state, k, b, number))
-
-
-@pytest.mark.parametrize("dtype", contract.DTYPES, ids=str)
-@pytest.mark.parametrize("activation", [None, "silu", "gelu"])
-def test_step_by_the_cuda_kernel(activation: str | None, dtype: torch.dtype, emulator: Device) -> None:
-    """The whole by the CUDA kernels too: bit for bit."""
-    x, k, b = (torch.randn(s).to(dtype) for s in ((2, 21, 9), (21, 4), (21,)))
-    options = {"mode": "causal", "layout": "bdl", "activation": activation}
-    emulator.report()
-    whole = on_emulator(emulator, {"x": x, "filter": k, "bias": b}, options, torch.zeros_like(x))[0]
-    state = short_conv_state(x[..., :2], 4)
-    for t in range(2, 9):
-        y, state = step_on_emulator(emulator, x[..., t], state, k, bias=b, activation=activation)
-        contract.assert_same_bits([y], [whole[..., t]])
-    contract.assert_same_bits([state], [short_conv_state(x, 4)])
-    assert emulator.report() == ""
-
-
-def test_steps_of_strided_tensors(device: str) -> None:
-    x, state, k = torch.randn(5, 2).T, torch.randn(3, 5, 2).permute(2, 1, 0), torch.randn(4, 5).T
-    x, state, k = x.to(device), state.to(device), k.to(device)
-    expected = short_conv_step(x.contiguous(), state.contiguous(), k.contiguous())
-    contract.assert_same_bits(short_conv_step(x, state, k), expected)
-    empty = short_conv_step(x[:0], state[:0], k)
-    assert [t.shape for t in empty] == [(0, 5), (0, 5, 3)]
-
-
-def test_step_under_autocast(device: str) -> None:
-    x, state, k = (torch.randn(s, device=device) for s in ((2, 5), (2, 5, 3), (5, 4)))
-    with torch.autocast(device, torch.bfloat16):
-        y, after = short_conv_step(x, state, k)
-    contract.assert_same_bits([y, after], short_conv_step(x.bfloat16(), state.bfloat16(), k))
-
-
-@pytest.mark.parametrize("traced", [False, True])
-def test_step_refuses(traced: bool, device: str) -> None:
-    with FakeTensorMode() if traced else contextlib.nullcontext():
-        x, state, k = (torch.empty(s, device=device) for s in ((2, 5), (2, 5, 3), (5, 4)))
-        for sentence, arguments in (
-            ("x must be (B, D), but has shape (5,)", (x[0], state, k)),
-            (
-                "state must have shape (2, 5, 3), (B, D, W-1), but has (2, 5, 4)",
-                (x, state.new_empty(2, 5, 4), k),
-            ),
-            ("state must have the dtype of x, float32, but has float64", (x, state.double(), k)),
-            ("filter must have 1 to 16 taps, but has 17", (x, state, k.new_empty(5, 17))),
-            ("filter must have the channels of x, 5, but has 4", (x, state, k[:4])),
-            ("x must be float32, float64, bfloat16 or float16, but is int64", (x.long(), state, k)),
-        ):
-            with pytest.raises(ValueError, match=r"^short_conv_step: ") as error:
-                short_conv_step(*arguments)
-            assert str(error.value) == f"short_conv_step: {sentence}"
-        with pytest.raises(ValueError, match="activation must be silu or gelu, but is tanh"):
-            short_conv_step(x, state, k, activation="tanh")
-    with pytest.raises(ValueError, match=r"^short_conv_state: width must be 1 to 16, but is 17$"):
-        short_conv_state(torch.empty(2, 3, 4), 17)
-
-
 # ---- sizes, numbers, subnormals ---------------------------------------------------------------------------
 
 
@@ -680,15 +318,3 @@ def test_refuses_unknown_numbers(traced: bool, device: str) -> None:
             torch.ops.equiconv.short_conv(x, k, None, False, 0, 2)
         with pytest.raises(ValueError, match=r"activation must be 0 \(None\), 1 \(silu\) or 2 \(gelu\), but"):
             torch.ops.equiconv.short_conv_activated(x, k, None, 3, False, 0, 0)
-
-
-def test_refuses_another_gradient(device: str) -> None:
-    z, k = torch.empty(2, 4, 6, device=device), torch.empty(6, 3, device=device)
-    g = torch.empty(2, 4, 2, device=device)
-    rest = (z, k, None, False, 0, 1, True, True, False)
-    with pytest.raises(
-        ValueError, match=r"grad_u must have the shape of u, \(2, 4, 2\), but has \(2, 4, 6\)$"
-    ):
-        torch.ops.equiconv.short_conv_gated_backward(g, z, *rest)
-    with pytest.raises(ValueError, match=r"grad_x0 must have the dtype of z, float32, but has float64$"):
-        torch.ops.equiconv.short_conv_gated_backward(g.double(), g, *rest)

@@ -6,6 +6,7 @@ import ctypes as c
 import functools
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,6 +109,15 @@ class Device:
         for line in self.lib.cuda_on_cpu_memory_table().decode().splitlines():
             kernel, at, memory, kind, *counts = line.split()
             rows.append(Accesses(self._kernel(kernel), at, memory, kind, *map(int, counts)))
+        return rows
+
+    def accesses(self, run: Callable[[], object]) -> list[Accesses]:
+        """What the kernels that `run` launches take, one thread after the other; nothing may be reported."""
+        self.report()
+        self.schedule("forward")
+        run()
+        rows = self.memory_table()
+        assert (found := self.report()) == "", found
         return rows
 
     def memory_reset(self) -> None:

@@ -93,7 +93,7 @@ def find(subject: Subject, expected: Path, builds: tuple[str, ...] = BUILDS) -> 
     checking += [
         *build.HERE.glob(f"{subject.op}*.py"),
         *build.HERE.glob("*_cases.py"),
-        build.ROOT / "tests" / f"test_{subject.op}.py",
+        *(build.ROOT / "tests").glob(f"test_{subject.op}*.py"),
     ]
     files = sorted(p for p in (*kernels.iterdir(), *checking) if p.is_file())
     content = build.content(*builds, *map(repr, calls(subject.op, "plain")), *files)

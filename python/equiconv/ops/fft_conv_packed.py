@@ -20,7 +20,7 @@ from .check import (
     text,
 )
 from .fft_conv import fft_conv
-from .multilinear import under_autocast
+from .registration import under_autocast
 
 __all__ = ["fft_conv_packed"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..reference.gate import ACTIVATIONS
 from .check import MaybeTensor, check_floating, check_kind, check_signal, name_of, number_of, require
-from .multilinear import ClosedOp, Tensors
+from .multilinear import ClosedOp, Tensors, total
 
 __all__ = ["gate"]
 
@@ -142,7 +142,7 @@ class GateOp(ClosedOp):
     """y = X aₙ, X = x + bias, aₙ the n-th derivative of the activation at gate + gate_bias. For changes
     X' and u' of X and the activation's argument, y' = X' aₙ + u' X aₙ₊₁: the op again, of an order more."""
 
-    def _tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
+    def tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
         term = self._change(tensors, rest, tangents)
         assert term is not None
         return term
@@ -159,7 +159,7 @@ class GateOp(ClosedOp):
             terms.append(self.forward(of_x[0], gate, of_x[1], gate_bias, *rest))
         if of_u is not None:
             terms.append(of_u * self.forward(*tensors, activation, dim, order + 1))
-        return _total(terms)
+        return total(terms)
 
     def _changes_of_gradients(
         self,
@@ -178,14 +178,14 @@ class GateOp(ClosedOp):
             gate, gate_bias = apart[1], apart[3]
             need_gate = needs[0] if packed else needs[1]
             changed = (of_x[0], gate, of_x[1], gate_bias)
-            grads = self._gradients(grad_out, changed, rest, (False, need_gate, False, needs[3]))
+            grads = self.gradients(grad_out, changed, rest, (False, need_gate, False, needs[3]))
             if packed and grads[1] is not None:
                 grads = (torch.cat([torch.zeros_like(grads[1]), grads[1]], dim), None, None, grads[3])
             yield grads
         if of_u is not None:  # of both gradients, by u
-            yield self._gradients(grad_out * of_u, tensors, (activation, dim, order + 1), needs)
+            yield self.gradients(grad_out * of_u, tensors, (activation, dim, order + 1), needs)
 
-    def _gradient_cotangents(
+    def gradient_cotangents(
         self,
         grad_out: Tensor,
         tensors: Tensors,
@@ -199,7 +199,7 @@ class GateOp(ClosedOp):
         for grads in self._changes_of_gradients(grad_out, tensors, rest, cotangents, needs):
             yield [None, *grads]
 
-    def _gradient_tangents(
+    def gradient_tangents(
         self,
         grad_out: Tensor,
         tensors: Tensors,
@@ -274,12 +274,7 @@ def _argument(changes: Tensors, tensors: Tensors, dim: int) -> MaybeTensor:
     _, gate, _, bias = changes
     like = tensors[1]
     assert like is not None
-    return _total([gate, None if bias is None else _along(bias, like, dim)])
-
-
-def _total(terms: Tensors) -> MaybeTensor:
-    present = [term for term in terms if term is not None]
-    return sum(present[1:], present[0]) if present else None
+    return total([gate, None if bias is None else _along(bias, like, dim)])
 
 
 GateOp(name=_OP, arguments=("x", "gate", "bias", "gate_bias"), weights=(2, 3)).register(_fake, _fake_backward)

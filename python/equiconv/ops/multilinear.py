@@ -12,41 +12,24 @@ cotangents v1 … vn it is the gradient of Σᵢ φ(aᵢ → vᵢ), so a sum of 
 argument exchanged (docs/mathematics.md, "Every order"). Arguments that are linear only together, as a
 filter and the skip beside it, form a group and are exchanged together. Where y is linear in an argument but
 for summands without it, their arguments are left out while it is exchanged.
-
-Everything is registered with the dispatcher, so `torch.ops`, compiled and exported programs have it too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd import forward_ad
 
-from .check import MaybeTensor, refuse_elsewhere
+from . import registration
+from .check import MaybeTensor
 
-__all__ = ["ClosedOp", "MultilinearOp", "under_autocast"]
+__all__ = ["ClosedOp", "MultilinearOp", "Tensors", "total"]
 
 Tensors = Sequence[MaybeTensor]
-TensorOrNone = TypeVar("TensorOrNone", Tensor, Tensor | None)
-
-_library = torch.library.Library("equiconv", "FRAGMENT")  # type: ignore[no-untyped-call]
-_AUTOCAST = (torch._C.DispatchKey.AutocastCPU, torch._C.DispatchKey.AutocastCUDA)
-
-
-class _Function(torch.autograd.function._SingleLevelFunction):
-    """torch.autograd.Function without its care for the levels of torch.func's transforms.
-
-    An autograd kernel in the dispatcher, like PyTorch's own, is called once for each level anyway.
-    """
-
-    _compiled_autograd_key = staticmethod(torch.autograd.Function._compiled_autograd_key)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,36 +62,32 @@ class ClosedOp:
 
     def register(self, fake: Callable[..., Any], fake_backward: Callable[..., Any]) -> None:
         given = (*self.arguments, *self.others)
-        for op, names, fake_kernel, differentiate, fold in (
-            (self.forward, given, fake, self._forward_function(), self._vmap_forward),
-            (
-                self.backward,
-                ("grad_out", *given),
-                fake_backward,
-                self._backward_function(),
-                self._vmap_backward,
+        registration.register(
+            self.forward,
+            self.name,
+            given,
+            fake=fake,
+            autograd=registration.autograd_kernel(self.forward, self._forward_function()),
+            vmap=self._vmap_forward,
+        )
+        registration.register(
+            self.backward,
+            self.name,
+            ("grad_out", *given),
+            fake=fake_backward,
+            autograd=registration.autograd_kernel(
+                self.backward, self._backward_function(), self._differentiable_backward
             ),
-        ):
-            torch.library.register_fake(op.name(), fake_kernel, lib=_library)
-            torch.library.register_vmap(op.name(), fold, lib=_library)
-            instead = self._differentiable_backward if op is self.backward else None
-            autograd = _autograd_kernel(op, differentiate, instead)
-            _library.impl(op, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
-            # Wherever there is no kernel: one sentence instead of the dispatcher's page.
-            elsewhere = functools.partial(self._elsewhere, names)
-            _library.impl(op, elsewhere, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-        for key in _AUTOCAST:
-            _library.impl(self.forward, self._autocast_kernel, key.name)  # type: ignore[no-untyped-call]
-
-    def _elsewhere(self, names: Sequence[str], *args: Any) -> NoReturn:
-        refuse_elsewhere(self.name, dict(zip(names, args, strict=False)))
+            vmap=self._vmap_backward,
+        )
+        registration.register_autocast(self.forward, self.count, self.weights)
 
     # ---- autograd ------------------------------------------------------------------------------------
 
     def _forward_function(self) -> Any:
         op, n = self, self.count
 
-        class Forward(_Function):
+        class Forward(registration.Function):
             @staticmethod
             def forward(ctx: Any, below: Callable[..., Tensor], *args: Any) -> Tensor:
                 ctx.set_materialize_grads(False)
@@ -122,21 +101,21 @@ class ClosedOp:
                 needs = ctx.needs_input_grad[1 : 1 + n]
                 if grad_out is None:
                     return None, *(None for _ in (*needs, *ctx.rest))
-                with _no_autocast():
-                    grads = op._gradients(grad_out, ctx.saved_tensors, ctx.rest, needs)
+                with registration.no_autocast():
+                    grads = op.gradients(grad_out, ctx.saved_tensors, ctx.rest, needs)
                 return None, *grads, *(None for _ in ctx.rest)
 
             @staticmethod
             def jvp(ctx: Any, _: None, *tangents: Any) -> Tensor:
-                with _no_autocast():
-                    return op._tangent(ctx.saved_tensors, ctx.rest, tangents[:n])
+                with registration.no_autocast():
+                    return op.tangent(ctx.saved_tensors, ctx.rest, tangents[:n])
 
         return Forward
 
     def _backward_function(self) -> Any:
         op, n = self, self.count
 
-        class Backward(_Function):
+        class Backward(registration.Function):
             @staticmethod
             def forward(ctx: Any, below: Callable[..., tuple[Tensor, ...]], *args: Any) -> tuple[Tensor, ...]:
                 ctx.set_materialize_grads(False)
@@ -155,11 +134,11 @@ class ClosedOp:
                 need_grad_out, *needs = ctx.needs_input_grad[1 : 2 + n]
                 present = [v if need else None for v, need in zip(cotangents, ctx.needs, strict=True)]
                 terms: list[Tensors] = [[None] * (1 + n)]
-                with _no_autocast():
-                    terms += op._gradient_cotangents(
+                with registration.no_autocast():
+                    terms += op.gradient_cotangents(
                         grad_out, tensors, ctx.rest, present, need_grad_out, needs
                     )
-                return None, *map(_sum, zip(*terms, strict=True)), *(None for _ in (*ctx.rest, *ctx.needs))
+                return None, *map(total, zip(*terms, strict=True)), *(None for _ in (*ctx.rest, *ctx.needs))
 
             @staticmethod
             def jvp(ctx: Any, _: None, v: MaybeTensor, *tangents: Any) -> tuple[MaybeTensor, ...]:
@@ -169,15 +148,15 @@ class ClosedOp:
                     torch.zeros_like(t) if need else None for t, need in zip(tensors, ctx.needs, strict=True)
                 ]
                 terms: list[Tensors] = [zeros]
-                with _no_autocast():
+                with registration.no_autocast():
                     if v is not None:
-                        terms.append(op._gradients(v, tensors, ctx.rest, ctx.needs))
-                    terms += op._gradient_tangents(grad_out, tensors, ctx.rest, tangents[:n], ctx.needs)
-                return tuple(map(_sum, zip(*terms, strict=True)))
+                        terms.append(op.gradients(v, tensors, ctx.rest, ctx.needs))
+                    terms += op.gradient_tangents(grad_out, tensors, ctx.rest, tangents[:n], ctx.needs)
+                return tuple(map(total, zip(*terms, strict=True)))
 
         return Backward
 
-    def _gradients(
+    def gradients(
         self, grad_out: Tensor, tensors: Tensors, rest: tuple[Any, ...], needs: Sequence[bool]
     ) -> tuple[MaybeTensor, ...]:
         """The gradients that are needed; None in the place of the others."""
@@ -187,11 +166,11 @@ class ClosedOp:
 
     # ---- what a subclass says --------------------------------------------------------------------------
 
-    def _tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
+    def tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
         """Of the op, for tangents of its arguments, not all of them absent."""
         raise NotImplementedError
 
-    def _gradient_cotangents(
+    def gradient_cotangents(
         self,
         grad_out: Tensor,
         tensors: Tensors,
@@ -203,7 +182,7 @@ class ClosedOp:
         """The terms of the gradients of grad_out and of every argument, for cotangents of the gradients."""
         raise NotImplementedError
 
-    def _gradient_tangents(
+    def gradient_tangents(
         self,
         grad_out: Tensor,
         tensors: Tensors,
@@ -219,21 +198,14 @@ class ClosedOp:
         return None
 
     def _vmap_forward(self, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
-        each = [self.forward(*entry) for entry in _entries(args, in_dims, info.batch_size)]
-        return torch.stack(each), 0
+        y, dim = registration.each_entry(self.forward, info, in_dims, *args)
+        return y, dim
 
     def _vmap_backward(
         self, info: Any, in_dims: tuple[int | None, ...], *args: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-        each = [self.backward(*entry) for entry in _entries(args, in_dims, info.batch_size)]
-        return tuple(torch.stack(grads) for grads in zip(*each, strict=True)), (0,) * self.count
-
-    # ---- autocast ------------------------------------------------------------------------------------
-
-    def _autocast_kernel(self, *args: Any) -> Any:
-        tensors = [under_autocast(t, weight=i in self.weights) for i, t in enumerate(args[: self.count])]
-        with _no_autocast():
-            return self.forward(*tensors, *args[self.count :])
+        grads, dims = registration.each_entry(self.backward, info, in_dims, *args)
+        return grads, dims
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -255,12 +227,13 @@ class MultilinearOp(ClosedOp):
     apart: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     channel_axes: Callable[..., tuple[int, ...]] | None = None
 
-    def _tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
+    def tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
         terms = self._exchanges(tensors, tangents, rest)
-        total: Tensor = _sum(self.forward(*exchanged, *rest) for _, exchanged in terms)
-        return total
+        y = total(self.forward(*exchanged, *rest) for _, exchanged in terms)
+        assert y is not None
+        return y
 
-    def _gradient_cotangents(
+    def gradient_cotangents(
         self,
         grad_out: Tensor,
         tensors: Tensors,
@@ -271,9 +244,9 @@ class MultilinearOp(ClosedOp):
     ) -> Iterator[Tensors]:
         for group, exchanged in self._exchanges(tensors, cotangents, rest):
             forward = self.forward(*exchanged, *rest) if need_grad_out else None
-            yield [forward, *self._gradients(grad_out, exchanged, rest, _others(needs, group, exchanged))]
+            yield [forward, *self.gradients(grad_out, exchanged, rest, _others(needs, group, exchanged))]
 
-    def _gradient_tangents(
+    def gradient_tangents(
         self,
         grad_out: Tensor,
         tensors: Tensors,
@@ -282,7 +255,7 @@ class MultilinearOp(ClosedOp):
         needs: Sequence[bool],
     ) -> Iterator[Tensors]:
         for group, exchanged in self._exchanges(tensors, tangents, rest):
-            yield self._gradients(grad_out, exchanged, rest, _others(needs, group, exchanged))
+            yield self.gradients(grad_out, exchanged, rest, _others(needs, group, exchanged))
 
     def _exchanges(
         self, tensors: Tensors, others: Tensors, rest: tuple[Any, ...]
@@ -326,34 +299,6 @@ class MultilinearOp(ClosedOp):
         return tuple(unfolded), dims
 
 
-def _autograd_kernel(
-    op: Any, differentiate: Any, instead: Callable[..., Any] | None = None
-) -> Callable[..., Any]:
-    """What the dispatcher calls for autograd, once for each level of torch.func's transforms."""
-
-    def kernel(keyset: Any, *args: Any) -> Any:
-        def below(*args: Any) -> Any:
-            with torch._C._AutoDispatchBelowAutograd():
-                return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
-
-        def below_with_outer_levels(*args: Any) -> Any:
-            # An autograd function runs with both modes off, but outer levels differentiate too.
-            with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
-                return below(*args)
-
-        reverse = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
-        if not reverse and forward_ad._current_level < 0:
-            return below(*args)
-        if instead is not None and (result := instead(*args)) is not None:
-            return result
-        if not torch._C._are_functorch_transforms_active():
-            return differentiate.apply(below, *args)
-        with enable_single_level_autograd_function():
-            return differentiate.apply(below_with_outer_levels, *args)
-
-    return kernel
-
-
 def _others(needs: Sequence[bool], group: tuple[int, ...], exchanged: Tensors) -> list[bool]:
     """What else is needed of a term that one group was exchanged in."""
     return [
@@ -362,7 +307,7 @@ def _others(needs: Sequence[bool], group: tuple[int, ...], exchanged: Tensors) -
     ]
 
 
-def _sum(terms: Iterable[MaybeTensor]) -> Any:
+def total(terms: Iterable[MaybeTensor]) -> MaybeTensor:
     """The sum of the terms that are there; None if none is."""
     present = [term for term in terms if term is not None]
     return functools.reduce(torch.add, present) if present else None
@@ -370,12 +315,6 @@ def _sum(terms: Iterable[MaybeTensor]) -> Any:
 
 def _only(grads: tuple[Tensor, ...], needs: Sequence[bool]) -> tuple[MaybeTensor, ...]:
     return tuple(grad if need else None for grad, need in zip(grads, needs, strict=True))
-
-
-def _entries(args: Sequence[Any], dims: Sequence[int | None], size: int) -> Iterator[list[Any]]:
-    """The arguments of each of vmap's `size` calls."""
-    for i in range(size):
-        yield [arg if dim is None else arg.select(dim, i) for arg, dim in zip(args, dims, strict=True)]
 
 
 def _fold_all(tensors: Tensors, dims: Sequence[int | None], size: int, axes: Sequence[int]) -> Tensors:
@@ -396,21 +335,3 @@ def _unfold(tensor: Tensor, size: int, axis: int) -> Tensor:
     shape = list(tensor.shape)
     shape[axis:] = [size, shape[axis] // size, *shape[tensor.dim() + axis + 1 :]]
     return tensor.reshape(shape).movedim(axis - 1, 0)
-
-
-def under_autocast(tensor: TensorOrNone, *, weight: bool = False) -> TensorOrNone:
-    """`tensor` as autocast wants it: in its dtype, but float64 as it is, and so a weight in float32."""
-    if tensor is None or not torch.is_autocast_enabled(tensor.device.type):
-        return tensor
-    left_alone = tensor.dtype == torch.float64 or (weight and tensor.dtype == torch.float32)
-    if left_alone or not tensor.is_floating_point():
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
-
-
-def _no_autocast() -> Any:
-    """Derivatives are computed in the dtypes of what was saved, whatever autocast says meanwhile."""
-    if not torch._C._is_any_autocast_enabled():
-        return contextlib.nullcontext()
-    cpu, cuda = map(torch._C.DispatchKeySet, _AUTOCAST)
-    return torch._C._ExcludeDispatchKeyGuard(cpu | cuda)

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from ..reference import pair_basis as reference
 from .check import MaybeTensor, require, text
-from .multilinear import under_autocast
+from .registration import under_autocast
 
 __all__ = ["BasisNetwork", "pair_basis"]
 

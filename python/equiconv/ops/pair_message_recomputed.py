@@ -17,7 +17,6 @@ from torch import Tensor
 from ..graph import Csr, Graph
 from ..reference import pair_basis as reference
 from .check import MaybeTensor, require
-from .multilinear import under_autocast
 from .pair_basis import (
     BasisNetwork,
     Tiled,
@@ -28,6 +27,7 @@ from .pair_basis import (
     pairs_together,
     takes_whole_tensors,
 )
+from .registration import under_autocast
 
 __all__ = ["recomputed"]
 

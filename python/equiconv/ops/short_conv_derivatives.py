@@ -9,20 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .check import LAYOUTS, MaybeTensor, refuse_elsewhere
+from . import registration
+from .check import LAYOUTS, MaybeTensor
 from .gate import NUMBERS
-from .multilinear import (
-    ClosedOp,
-    MultilinearOp,
-    Tensors,
-    _autograd_kernel,
-    _entries,
-    _Function,
-    _library,
-    _no_autocast,
-    _sum,
-    under_autocast,
-)
+from .multilinear import ClosedOp, MultilinearOp, Tensors, total
 from .short_conv_checks import (
     ACTIVATIONS,
     GATED,
@@ -68,12 +58,12 @@ _linear.register(fake, fake_backward)
 
 
 class _ActivatedOp(ClosedOp):
-    def _tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
+    def tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
         activation, *form = rest
-        q = _linear._tangent(tensors, tuple(form), tangents)
+        q = _linear.tangent(tensors, tuple(form), tangents)
         return _derivative(q, _linear.forward(*tensors, *form), activation, 1)
 
-    def _gradient_cotangents(
+    def gradient_cotangents(
         self,
         grad_out: Tensor,
         tensors: Tensors,
@@ -85,11 +75,11 @@ class _ActivatedOp(ClosedOp):
         if all(cotangent is None for cotangent in cotangents):
             return
         if need_grad_out:
-            yield [self._tangent(tensors, rest, cotangents), None, None, None]
-        for grads in self._gradient_tangents(grad_out, tensors, rest, cotangents, needs):
+            yield [self.tangent(tensors, rest, cotangents), None, None, None]
+        for grads in self.gradient_tangents(grad_out, tensors, rest, cotangents, needs):
             yield [None, *grads]
 
-    def _gradient_tangents(
+    def gradient_tangents(
         self,
         grad_out: Tensor,
         tensors: Tensors,
@@ -101,10 +91,10 @@ class _ActivatedOp(ClosedOp):
             return
         activation, *others = rest
         form = tuple(others)
-        s, q = _linear.forward(*tensors, *form), _linear._tangent(tensors, form, tangents)
-        yield _linear._gradients(_derivative(grad_out * q, s, activation, 2), tensors, form, needs)
+        s, q = _linear.forward(*tensors, *form), _linear.tangent(tensors, form, tangents)
+        yield _linear.gradients(_derivative(grad_out * q, s, activation, 2), tensors, form, needs)
         grad_s = _derivative(grad_out, s, activation, 1)
-        yield from _linear._gradient_tangents(grad_s, tensors, form, tangents, needs)
+        yield from _linear.gradient_tangents(grad_s, tensors, form, tangents, needs)
 
     def _vmap_forward(self, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
         return _folding(self)._vmap_forward(info, in_dims, *args)
@@ -148,7 +138,7 @@ class _GatedOp:
         return _streams(_linear.forward(*tensors, *form), form[-1])
 
     def changes(self, tensors: Tensors, form: tuple[Any, ...], changes: Tensors) -> tuple[Tensor, ...]:
-        return _streams(_linear._tangent(tensors, form, changes), form[-1])
+        return _streams(_linear.tangent(tensors, form, changes), form[-1])
 
     def tangents(self, tensors: Tensors, form: tuple[Any, ...], tangents: Tensors) -> tuple[Tensor, Tensor]:
         """Of x0 and u."""
@@ -175,13 +165,13 @@ class _GatedOp:
         _, x1, v = self.sums(tensors, form)
         q0, q1, q2 = self.changes(tensors, form, tangents)
         bent = _joined([torch.zeros_like(q0), grad_u * q2, grad_u * q1], layout)
-        yield _linear._gradients(bent, tensors, form, needs)
+        yield _linear.gradients(bent, tensors, form, needs)
         grad_s = _joined([grad_x0, grad_u * v, grad_u * x1], layout)
-        yield from _linear._gradient_tangents(grad_s, tensors, form, tangents, needs)
+        yield from _linear.gradient_tangents(grad_s, tensors, form, tangents, needs)
 
 
 def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
-    class Forward(_Function):
+    class Forward(registration.Function):
         @staticmethod
         def forward(ctx: Any, below: Callable[..., tuple[Tensor, ...]], *args: Any) -> tuple[Tensor, ...]:
             ctx.save_for_backward(*args[:3])
@@ -192,16 +182,16 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
             needs = ctx.needs_input_grad[1:4]
-            with _no_autocast():
+            with registration.no_autocast():
                 found = op.gradients(grads, ctx.saved_tensors, ctx.form, needs)
             return None, *found, *(None for _ in ctx.form)
 
         @staticmethod
         def jvp(ctx: Any, _: None, *tangents: Any) -> tuple[Tensor, Tensor]:
-            with _no_autocast():
+            with registration.no_autocast():
                 return op.tangents(ctx.saved_tensors, ctx.form, tangents[:3])
 
-    class Backward(_Function):
+    class Backward(registration.Function):
         @staticmethod
         def forward(ctx: Any, below: Callable[..., tuple[Tensor, ...]], *args: Any) -> tuple[Tensor, ...]:
             ctx.set_materialize_grads(False)
@@ -224,12 +214,12 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
             *grads, x, filter, bias = ctx.saved_tensors
             tensors = x, filter, bias
             terms: list[Tensors] = [[None] * 5]
-            with _no_autocast():
+            with registration.no_autocast():
                 if any(needs[:2]):
                     terms.append([*op.tangents(tensors, ctx.form, present), None, None, None])
                 for found in op.gradient_tangents(grads, tensors, ctx.form, present, needs[2:]):
                     terms.append([None, None, *found])
-            return None, *map(_sum, zip(*terms, strict=True)), *rest
+            return None, *map(total, zip(*terms, strict=True)), *rest
 
         @staticmethod
         def jvp(ctx: Any, _: None, v0: MaybeTensor, v1: MaybeTensor, *tangents: Any) -> tuple[Any, ...]:
@@ -239,7 +229,7 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
             terms: list[Tensors] = [
                 [torch.zeros_like(t) if need else None for t, need in zip(tensors, ctx.needs, strict=True)]
             ]
-            with _no_autocast():
+            with registration.no_autocast():
                 if v0 is not None or v1 is not None:
                     given = [
                         torch.zeros_like(g) if v is None else v for v, g in zip((v0, v1), grads, strict=True)
@@ -247,68 +237,35 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
                     terms.append(op.gradients(given, tensors, ctx.form, ctx.needs))
                 if any(t is not None for t in tangents[:3]):
                     terms += op.gradient_tangents(grads, tensors, ctx.form, tangents[:3], ctx.needs)
-            return tuple(map(_sum, zip(*terms, strict=True)))
+            return tuple(map(total, zip(*terms, strict=True)))
 
     return Forward, Backward
 
 
-def _each_entry(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
-    """vmap: a call for each entry."""
-    each = [op(*entry) for entry in _entries(args, in_dims, info.batch_size)]
-    results = tuple(torch.stack(entries) for entries in zip(*each, strict=True))
-    return results, (0,) * len(results)
-
-
-def _under_autocast(op: Any, signals: int, *args: Any) -> Any:
-    tensors = [under_autocast(t, weight=i >= signals) for i, t in enumerate(args[: signals + 2])]
-    with _no_autocast():
-        return op(*tensors, *args[signals + 2 :])
-
-
-def _elsewhere(op: str, names: Sequence[str], *args: Any) -> None:
-    tensors = dict(zip(names, args, strict=False))
-    refuse_elsewhere(op, {"x": tensors.pop("z"), **tensors} if "z" in tensors else tensors)
-
-
-def _register(op: Any, fake: Any, autograd: Any, vmap: Any, refuse: Any) -> None:
-    torch.library.register_fake(op.name(), fake, lib=_library)
-    torch.library.register_vmap(op.name(), vmap, lib=_library)
-    _library.impl(op, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
-    _library.impl(op, refuse, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-
-
 _gated = _GatedOp()
-for _op, _fake_kernel, _differentiate, _names in (
-    (_gated.forward, fake_gated, _gated_functions(_gated)[0], ("z", "filter", "bias")),
-    (
-        _gated.backward,
-        fake_gated_backward,
-        _gated_functions(_gated)[1],
-        ("grad_x0", "grad_u", "z", "filter", "bias"),
-    ),
+for _op, _fake_kernel, _differentiate, _grads in (
+    (_gated.forward, fake_gated, _gated_functions(_gated)[0], ()),
+    (_gated.backward, fake_gated_backward, _gated_functions(_gated)[1], ("grad_x0", "grad_u")),
 ):
-    _register(
+    registration.register(
         _op,
-        _fake_kernel,
-        _autograd_kernel(_op, _differentiate),
-        functools.partial(_each_entry, _op),
-        functools.partial(_elsewhere, GATED, _names),
+        GATED,
+        (*_grads, "x", "filter", "bias"),
+        fake=_fake_kernel,
+        autograd=registration.autograd_kernel(_op, _differentiate),
+        vmap=functools.partial(registration.each_entry, _op),
     )
+registration.register_autocast(_gated.forward, 3, (1, 2))
 
 
 # ---- one step --------------------------------------------------------------------------------------------
 
 
-def _step_autograd(keyset: Any, *args: Any) -> tuple[Tensor, Tensor]:
+def _of_window(
+    x: Tensor, state: Tensor, filter: Tensor, bias: MaybeTensor, activation: int
+) -> tuple[Tensor, Tensor]:
     """Where derivatives are asked for, short_conv of the window, whose last position has the same bits."""
-    op = torch.ops.equiconv.short_conv_step.default
-    x, state, filter, bias, activation = args
-    reverse = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
-    if not reverse and torch.autograd.forward_ad._current_level < 0:
-        with torch._C._AutoDispatchBelowAutograd():
-            y, state = op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
-            return y, state
-    fake_step(*args)
+    fake_step(x, state, filter, bias, activation)
     window = torch.cat([state, x[..., None]], -1)
     form = (False, 0, LAYOUTS["bdl"])
     rows = (
@@ -320,13 +277,12 @@ def _step_autograd(keyset: Any, *args: Any) -> tuple[Tensor, Tensor]:
 
 
 _step = torch.ops.equiconv.short_conv_step.default
-_register(
+registration.register(
     _step,
-    fake_step,
-    _step_autograd,
-    functools.partial(_each_entry, _step),
-    functools.partial(_elsewhere, STEP, ("x", "state", "filter", "bias")),
+    STEP,
+    ("x", "state", "filter", "bias"),
+    fake=fake_step,
+    autograd=registration.autograd_kernel(_step, None, _of_window),
+    vmap=functools.partial(registration.each_entry, _step),
 )
-for _key in ("AutocastCPU", "AutocastCUDA"):
-    _library.impl(_gated.forward, functools.partial(_under_autocast, _gated.forward, 1), _key)  # type: ignore[no-untyped-call]
-    _library.impl(_step, functools.partial(_under_autocast, _step, 2), _key)  # type: ignore[no-untyped-call]
+registration.register_autocast(_step, 4, (2, 3))

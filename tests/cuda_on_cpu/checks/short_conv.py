@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +13,11 @@ from . import Allowance, Mutation, Sampled
 KERNELS, TILES = "short_conv.cu", "short_conv_tiles.cuh"
 
 
-@dataclass(frozen=True)
 class Form(Sampled):
-    """A sample of one of the contracts in tests/test_short_conv.py."""
-
-    form: str = "TestContract"
+    """A sample of the contract of one of short_conv's forms: its op."""
 
     def __str__(self) -> str:
-        return f"{self.form.removeprefix('Test').lower()}-{super().__str__()}"
-
-    def _made(self) -> tuple[Any, Any, dict[str, Any]]:
-        import torch
-
-        op = getattr(importlib.import_module("test_short_conv"), self.form).op
-        sample = next(s for s in op.samples if s.name == self.sample)
-        return op, sample, sample.make(getattr(torch, self.dtype), "cpu")
+        return f"{self.op.removeprefix('short_conv_')}-{super().__str__()}"
 
 
 @dataclass(frozen=True)
@@ -68,20 +57,20 @@ class Step:
         return [name for name in results if not np.allclose(results[name], expected[name], atol=allowed)]
 
 
-def calls(form: str, *samples: str, dtype: str = "float32") -> list[tuple[Any, int]]:
-    return [(Form("short_conv", sample, dtype, form), 90) for sample in samples]
+def calls(op: str, *samples: str, dtype: str = "float32") -> list[tuple[Any, int]]:
+    return [(Form(op, sample, dtype), 90) for sample in samples]
 
 
 # Between them every line: along lanes and along positions, 16 bytes at a time and not, every edge.
 CALLS = [
-    *calls("TestContract", "causal", "centered", "circular", "strided", "wider-circular", "one-position",
+    *calls("short_conv", "causal", "centered", "circular", "strided", "wider-circular", "one-position",
            "columns", "columns-odd", "rows", "rows-odd", "rows-long-circular", "float32-weights"),
-    *calls("TestContract", "columns", "rows", dtype="bfloat16"),
-    *calls("TestContract", "columns", "rows-odd", dtype="float64"),
-    *calls("TestContract", "columns-long", dtype="float16"),
-    *calls("TestActivated", "columns", "rows-odd", "columns-long", "rows"),
-    *calls("TestGated", "columns", "columns-long", "rows-circular", "strided"),
-    *calls("TestGated", "columns", dtype="float64"),
+    *calls("short_conv", "columns", "rows", dtype="bfloat16"),
+    *calls("short_conv", "columns", "rows-odd", dtype="float64"),
+    *calls("short_conv", "columns-long", dtype="float16"),
+    *calls("short_conv_activated", "columns", "rows-odd", "columns-long", "rows"),
+    *calls("short_conv_gated", "columns", "columns-long", "rows-circular", "strided"),
+    *calls("short_conv_gated", "columns", dtype="float64"),
     (Step(4, None, "float32"), 90), (Step(2, "silu", "float32"), 90),
     (Step(1, "silu", "bfloat16"), 90), (Step(16, "gelu", "float64"), 90),
 ]  # fmt: skip
@@ -116,9 +105,9 @@ MUTATIONS = [
 # ---- accesses to memory -------------------------------------------------------------------------------
 
 ACCESSES = [
-    *(call for form, samples in (("TestContract", ("columns", "rows")), ("TestActivated", ("columns",)),
-                                 ("TestGated", ("columns", "rows")))
-      for call, _ in calls(form, *samples)),
+    *(call for op, samples in (("short_conv", ("columns", "rows")), ("short_conv_activated", ("columns",)),
+                               ("short_conv_gated", ("columns", "rows")))
+      for call, _ in calls(op, *samples)),
     Step(4, None, "float32"),
 ]  # fmt: skip
 

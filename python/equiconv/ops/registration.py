@@ -1,0 +1,138 @@
+"""What the dispatcher learns of an op beside its kernels: shapes, autograd, vmap, autocast, and what it says
+where there is no kernel. So `torch.ops`, compiled and exported programs have it too."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+
+from .check import refuse_elsewhere
+
+TensorOrNone = TypeVar("TensorOrNone", Tensor, Tensor | None)
+
+_library = torch.library.Library("equiconv", "FRAGMENT")  # type: ignore[no-untyped-call]
+_AUTOCAST = (torch._C.DispatchKey.AutocastCPU, torch._C.DispatchKey.AutocastCUDA)
+
+
+def register(
+    op: Any,
+    name: str,
+    arguments: Sequence[str],
+    *,
+    fake: Callable[..., Any],
+    autograd: Callable[..., Any],
+    vmap: Callable[..., Any],
+) -> None:
+    """name: what a refusal calls the op. arguments: the names of its tensors, x among them."""
+    torch.library.register_fake(op.name(), fake, lib=_library)
+    torch.library.register_vmap(op.name(), vmap, lib=_library)
+    _library.impl(op, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
+    # Wherever there is no kernel: one sentence instead of the dispatcher's page.
+    elsewhere = functools.partial(_elsewhere, name, arguments)
+    _library.impl(op, elsewhere, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+
+
+def _elsewhere(name: str, arguments: Sequence[str], *args: Any) -> NoReturn:
+    refuse_elsewhere(name, dict(zip(arguments, args, strict=False)))
+
+
+# ---- autograd ---------------------------------------------------------------------------------------------
+
+
+class Function(torch.autograd.function._SingleLevelFunction):
+    """torch.autograd.Function without its care for the levels of torch.func's transforms.
+
+    An autograd kernel in the dispatcher, like PyTorch's own, is called once for each level anyway.
+    """
+
+    _compiled_autograd_key = staticmethod(torch.autograd.Function._compiled_autograd_key)
+
+
+def autograd_kernel(
+    op: Any, differentiate: Any, instead: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
+    """What the dispatcher calls for autograd, once for each level of torch.func's transforms.
+
+    differentiate: a Function, given what is below and the arguments. instead: what is called in its place
+        where derivatives are asked for, unless it returns None.
+    """
+
+    def kernel(keyset: Any, *args: Any) -> Any:
+        def below(*args: Any) -> Any:
+            with torch._C._AutoDispatchBelowAutograd():
+                return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+        def below_with_outer_levels(*args: Any) -> Any:
+            # An autograd function runs with both modes off, but outer levels differentiate too.
+            with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+                return below(*args)
+
+        reverse = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
+        if not reverse and forward_ad._current_level < 0:
+            return below(*args)
+        if instead is not None and (result := instead(*args)) is not None:
+            return result
+        if not torch._C._are_functorch_transforms_active():
+            return differentiate.apply(below, *args)
+        with enable_single_level_autograd_function():
+            return differentiate.apply(below_with_outer_levels, *args)
+
+    return kernel
+
+
+# ---- vmap -------------------------------------------------------------------------------------------------
+
+
+def each_entry(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+    """For vmap, a call for each entry."""
+    each = [op(*entry) for entry in _entries(args, in_dims, info.batch_size)]
+    if isinstance(each[0], Tensor):
+        return torch.stack(each), 0
+    results = tuple(torch.stack(entries) for entries in zip(*each, strict=True))
+    return results, (0,) * len(results)
+
+
+def _entries(args: Sequence[Any], dims: Sequence[int | None], size: int) -> Iterator[list[Any]]:
+    """The arguments of each of vmap's `size` calls."""
+    for i in range(size):
+        yield [arg if dim is None else arg.select(dim, i) for arg, dim in zip(args, dims, strict=True)]
+
+
+# ---- autocast ---------------------------------------------------------------------------------------------
+
+
+def register_autocast(op: Any, count: int, weights: Sequence[int]) -> None:
+    """Of the first `count` arguments, those at the positions `weights` stay float32."""
+
+    def kernel(*args: Any) -> Any:
+        tensors = [under_autocast(t, weight=i in weights) for i, t in enumerate(args[:count])]
+        with no_autocast():
+            return op(*tensors, *args[count:])
+
+    for key in _AUTOCAST:
+        _library.impl(op, kernel, key.name)  # type: ignore[no-untyped-call]
+
+
+def under_autocast(tensor: TensorOrNone, *, weight: bool = False) -> TensorOrNone:
+    """`tensor` as autocast wants it: in its dtype, but float64 as it is, and so a weight in float32."""
+    if tensor is None or not torch.is_autocast_enabled(tensor.device.type):
+        return tensor
+    left_alone = tensor.dtype == torch.float64 or (weight and tensor.dtype == torch.float32)
+    if left_alone or not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
+
+
+def no_autocast() -> Any:
+    """Derivatives are computed in the dtypes of what was saved, whatever autocast says meanwhile."""
+    if not torch._C._is_any_autocast_enabled():
+        return contextlib.nullcontext()
+    cpu, cuda = map(torch._C.DispatchKeySet, _AUTOCAST)
+    return torch._C._ExcludeDispatchKeyGuard(cpu | cuda)
