@@ -34,7 +34,7 @@ def test_recall_asks_for_a_value_that_was_there() -> None:
 @pytest.mark.parametrize("contestant", recall.CONTESTANTS)
 def test_every_contestant_learns(contestant: str) -> None:
     """Some sequences by heart, in few steps."""
-    settings = recall.Settings(seconds=1, channels=16, length=12, vocabulary=4, layers=1)
+    settings = recall.Settings(channels=16, length=12, vocabulary=4, layers=1)
     torch.manual_seed(0)
     model = recall.Model(contestant, settings)
     some, answers = recall.batch(16, 12, 4, torch.Generator().manual_seed(0))
@@ -48,21 +48,28 @@ def test_every_contestant_learns(contestant: str) -> None:
 
 
 def test_the_transformer_has_as_many_parameters() -> None:
-    settings = digits.Settings(seconds=1)
+    settings = digits.Settings()
     ours, theirs = (sequence.parameters(digits.make(name, settings)) for name in digits.CONTESTANTS)
     assert abs(ours - theirs) <= 0.01 * ours
 
 
-def test_seconds_are_shared() -> None:
-    settings = recall.Settings(seconds=120, seeds=3, threads=2)
-    assert sequence.seconds_of_a_run(settings, recall.CONTESTANTS) == 20
+def test_the_same_seed_makes_the_same_steps() -> None:
+    settings = recall.Settings(steps=7, measurements=3, channels=8, length=12, vocabulary=4, layers=1)
+    first, again = ([*recall.train("type-II", settings)] for _ in range(2))
+    assert [m["steps"] for m in first] == [2, 4, 7]
+    assert [m["loss"] for m in first] == [m["loss"] for m in again]
+
+
+def test_recall_is_measured_in_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "recall", "--seconds", "4"]) == 2
+    assert "--seconds is not an option of recall, which takes --steps." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["recall", "digits"])
 def test_end_to_end(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if name == "digits":
         pytest.importorskip("sklearn")
-    assert main(["demo", name, "--seconds", "4", *TINY, "--out", str(tmp_path)]) == 0
+    assert main(["demo", name, "--steps", "30", *TINY, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "In short: accuracy at the end, mean of 1 seeds: Orchid, Type II" in printed
     document = json.loads((tmp_path / f"{name}.json").read_text())

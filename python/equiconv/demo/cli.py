@@ -23,24 +23,23 @@ from .recall import train as recall_train
 
 
 class Example(NamedTuple):
-    """run: given its settings and a folder. contestants: how many share the seconds."""
+    """run: given its settings and a folder. seconds: of both contestants together; None: steps count."""
 
     run: Any
     settings: Any
-    contestants: int
-    seconds: float
+    seconds: float | None
     about: str
 
 
 EXAMPLES = {
-    "text": Example(text.run, train.Settings, 2, 60, "a language model of long convolutions"),
-    "nbody": Example(nbody.run, nbody_train.Settings, 2, 1200, "PONITA on charged particles"),
+    "text": Example(text.run, train.Settings, 60, "a language model of long convolutions"),
+    "nbody": Example(nbody.run, nbody_train.Settings, 1200, "PONITA on charged particles"),
     "molecules": Example(
-        molecules.run, molecules_train.Settings, 2, 120, "PONITA on measured energies of molecules"
+        molecules.run, molecules_train.Settings, 120, "PONITA on measured energies of molecules"
     ),
-    "forces": Example(forces.run, forces_train.Settings, 2, 240, "PONITA as a force field, and its dynamics"),
-    "recall": Example(recall.run, recall_train.Settings, 1, 720, "Orchid recalls what went with a key"),
-    "digits": Example(digits.run, digits_train.Settings, 1, 360, "Orchid reads digits pixel by pixel"),
+    "forces": Example(forces.run, forces_train.Settings, 240, "PONITA as a force field, and its dynamics"),
+    "recall": Example(recall.run, recall_train.Settings, None, "Orchid recalls what went with a key"),
+    "digits": Example(digits.run, digits_train.Settings, None, "Orchid reads digits pixel by pixel"),
 }
 
 
@@ -70,7 +69,7 @@ SIZES = {
     "layers": "of the other models",
     "orientations": "at each point",
     "functions": "in the basis of PONITA's filters",
-    "steps": "of the dynamics by learned forces",
+    "steps": "of training, or of the dynamics by learned forces",
 }
 
 
@@ -79,7 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "example", nargs="?", choices=EXAMPLES, default="text", help=f"{about} (default: text)"
     )
-    defaults = ", ".join(f"{name} {example.seconds:g}" for name, example in EXAMPLES.items())
+    defaults = ", ".join(
+        f"{name} {example.seconds:g}" for name, example in EXAMPLES.items() if example.seconds
+    )
     parser.add_argument(
         "--seconds", type=positive, help=f"training time, shared by the contestants (default: {defaults})"
     )
@@ -104,8 +105,11 @@ def run(options: argparse.Namespace) -> int:
     for name in given:
         if name not in known:
             raise BadOptions(f"--{name} is not an option of {options.example}.")
-    seconds = options.seconds or example.seconds
-    return int(example.run(example.settings(seconds=seconds / example.contestants, **given), options.out))
+    if example.seconds is not None:
+        given["seconds"] = (options.seconds or example.seconds) / 2
+    elif options.seconds is not None:
+        raise BadOptions(f"--seconds is not an option of {options.example}, which takes --steps.")
+    return int(example.run(example.settings(**given), options.out))
 
 
 def _defaults(size: str) -> str:

@@ -34,9 +34,9 @@ COLOURS = {"type-II": "tab:blue", "type-I": "tab:cyan", "static": "tab:gray", "a
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """seconds: training time of one run, without the measurements. threads: runs at a time, a thread each."""
+    """steps: of training, of one run. threads: runs at a time, a thread each."""
 
-    seconds: float
+    steps: int
     seed: int = 0
     seeds: int = 3
     threads: int = 2
@@ -101,13 +101,14 @@ def train(
 ) -> Iterator[dict[str, float]]:
     """Yield measurements: steps, seconds of training so far, mean loss, and what `measure` finds.
 
-    The rate rises for the first steps and falls as a cosine of the time spent.
+    The rate rises for the first steps and falls as a cosine. The same seed makes the same steps.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
-    seconds, step, due, losses = 0.0, 0, 1, []
-    while seconds < settings.seconds:
+    seconds, losses = 0.0, []
+    measured = {settings.steps * (i + 1) // settings.measurements for i in range(settings.measurements)}
+    for step in range(settings.steps):
         start = time.perf_counter()
-        falling = 0.5 * (1 + math.cos(math.pi * min(seconds / settings.seconds, 1)))
+        falling = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * falling * min((step + 1) / settings.warm_up, 1)
         value = loss()
@@ -119,20 +120,13 @@ def train(
         if settings.device != "cpu":
             torch.accelerator.synchronize()
         seconds += time.perf_counter() - start
-        step += 1
-        if seconds >= due * settings.seconds / settings.measurements:
-            due = int(seconds * settings.measurements / settings.seconds) + 1
+        if step + 1 in measured:
             model.eval()
             with torch.no_grad():
                 found = measure()
             model.train()
-            yield {"steps": step, "seconds": seconds, "loss": torch.stack(losses).mean().item(), **found}
+            yield {"steps": step + 1, "seconds": seconds, "loss": torch.stack(losses).mean().item(), **found}
             losses.clear()
-
-
-def seconds_of_a_run(settings: Settings, contestants: list[str]) -> float:
-    """Of the seconds that all runs have together."""
-    return settings.seconds * settings.threads / (len(contestants) * settings.seeds)
 
 
 Measurements = list[dict[str, float]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 
 from .. import sequence
@@ -14,14 +13,13 @@ from .train import CONTESTANTS, Settings, make
 
 
 def run(settings: Settings, folder: Path) -> int:
-    settings = replace(settings, seconds=sequence.seconds_of_a_run(settings, CONTESTANTS))
     if importlib.util.find_spec("sklearn") is None:
         raise Failed("The images come with scikit-learn, which is not installed: pip install equiconv[demo]")
     sizes = ", ".join(f"{LABELS[name]} {parameters(make(name, settings)):,}" for name in CONTESTANTS)
     print(
         f"Which digit is this, pixel by pixel? {settings.layers} layers of {settings.channels} channels; "
         f"parameters: {sizes}.\n"
-        f"{settings.seconds:.0f} s of training for each of {len(CONTESTANTS)} models and {settings.seeds} "
+        f"{settings.steps} steps of training for each of {len(CONTESTANTS)} models and {settings.seeds} "
         f"seeds, {settings.threads} at a time.\n"
     )
     print(f"{'':<18}{'seed':>5}{'seconds':>9}{'epochs':>8}{'loss':>9}{'accuracy':>10}")

@@ -1,6 +1,6 @@
 """One contestant with one seed.
 
-    python -m equiconv.demo.digits.train type-II '{"seconds": 60, ...}'
+    python -m equiconv.demo.digits.train type-II '{"steps": 500, ...}'
 
 prints one JSON object a line: a measurement, again and again.
 """
@@ -27,6 +27,7 @@ TESTED = 450  # images
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Common):
+    steps: int = 2500
     batch: int = 32
     learning_rate: float = 2e-3
 

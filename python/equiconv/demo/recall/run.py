@@ -5,7 +5,6 @@ The paper's sizes are for a GPU: ``--length 128 --vocabulary 20`` (or 30, 40) ``
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from .. import sequence
@@ -15,11 +14,10 @@ from .train import CONTESTANTS, Settings
 
 
 def run(settings: Settings, folder: Path) -> int:
-    settings = replace(settings, seconds=sequence.seconds_of_a_run(settings, CONTESTANTS))
     print(
         f"Which value went with this key? {settings.length} symbols of {settings.vocabulary}, half of them "
         f"keys; {settings.layers} layers of {settings.channels} channels;\n"
-        f"{settings.seconds:.0f} s of training for each of {len(CONTESTANTS)} models and {settings.seeds} "
+        f"{settings.steps} steps of training for each of {len(CONTESTANTS)} models and {settings.seeds} "
         f"seeds, {settings.threads} at a time. A guess among the values is right in "
         f"{1 / (settings.vocabulary - settings.vocabulary // 2):.0%}.\n"
     )

@@ -1,6 +1,6 @@
 """One contestant with one seed.
 
-    python -m equiconv.demo.recall.train type-II '{"seconds": 60, ...}'
+    python -m equiconv.demo.recall.train type-II '{"steps": 500, ...}'
 
 prints one JSON object a line: a measurement, again and again.
 """
@@ -25,6 +25,7 @@ CONTESTANTS = [*MIXERS]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Common):
+    steps: int = 1800
     batch: int = 64
     length: int = 32
     vocabulary: int = 10
