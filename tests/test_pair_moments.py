@@ -47,6 +47,7 @@ SAMPLES = (
     sample("many-orientations", 6, 5, 40, 21, 12, 40),
     sample("cloud-large", 60, 50, 700, 1, 33, 48, **CLOUD),
     sample("shared-large", 20, 3, 200, 8, 16, 33, **SHARED),
+    sample("shared-wide", 20, 15, 240, 2, 32, 96, **SHARED),
     sample("one-receiver", 50, 1, 500, 2, 8, 20),
     sample("one-sender", 1, 50, 400, 2, 8, 20),
     sample("many-receivers", 40, 3000, 500, 1, 4, 16),

@@ -66,7 +66,7 @@ struct MomentsJob {
 };
 
 template <class T>
-__global__ void __launch_bounds__(32 * kWarps) moments(const MomentsJob<T> job) {
+__global__ void __launch_bounds__(32 * kWarps, sizeof(T) == 8 ? 1 : 5) moments(const MomentsJob<T> job) {
   using R = RealOf<T>;
   alignas(16) __shared__ R shared[kWarps][kStaged];
   const Shape shape = job.shape;
@@ -92,11 +92,10 @@ __global__ void __launch_bounds__(32 * kWarps) moments(const MomentsJob<T> job) 
                                return job.basis.at(__shfl_sync(kAllLanes, row, p), unit.orientation) +
                                       function * job.basis.entry;
                              });
-      stage<Lines::terms, T>(right, {kStep, shape.columns(), count, channels}, job.x.entry, job.x.wide,
-                             [&](int p) {
-                               return job.x.at(__shfl_sync(kAllLanes, sender, p), unit.orientation) +
-                                      channel * job.x.entry;
-                             });
+      stage<Lines::terms, T>(
+          right, {kStep, shape.columns(), count, channels}, job.x.entry, job.x.wide, [&](int p) {
+            return job.x.at(__shfl_sync(kAllLanes, sender, p), unit.orientation) + channel * job.x.entry;
+          });
       __syncwarp();  // the terms are there
       sums.add(left, right, shape, count);
       __syncwarp();  // the terms are read
@@ -153,11 +152,9 @@ __global__ void __launch_bounds__(32 * kWarps) pair_products(const ProductsJob<T
 #pragma unroll 1
         for (std::int64_t term = 0; term < job.terms; term += kStep) {
           const int terms = int(min(job.terms - term, std::int64_t(kStep)));
-          stage<Lines::places, T>(left, {kPairs, kStep, count, terms}, job.rows.entry, job.rows.wide,
-                                  [&](int p) {
-                                    return job.rows.at(__shfl_sync(kAllLanes, from, p), o) +
-                                           term * job.rows.entry;
-                                  });
+          stage<Lines::places, T>(
+              left, {kPairs, kStep, count, terms}, job.rows.entry, job.rows.wide,
+              [&](int p) { return job.rows.at(__shfl_sync(kAllLanes, from, p), o) + term * job.rows.entry; });
           const T* matrix = job.matrix + unit.group * job.receiver + o * job.orientation + term * job.term +
                             first * job.entry;
           if (job.entry == 1)
@@ -270,8 +267,7 @@ cudaError_t sum(const PairMessage& size, const PairMoments& a, cudaStream_t stre
   job.shape = shape_of(size.functions, size.channels);
   job.functions = size.functions, job.channels = size.channels;
   job.across = quotient_up(size.channels, job.shape.columns());
-  job.units = {size.receivers, size.orientations,
-               quotient_up(size.functions, job.shape.rows()) * job.across};
+  job.units = {size.receivers, size.orientations, quotient_up(size.functions, job.shape.rows()) * job.across};
   job.basis = table<const T>(a.basis, size.functions), job.x = table<const T>(a.x, size.channels);
   job.out = a.out;
   job.wide = a.out.channel == 1 &&

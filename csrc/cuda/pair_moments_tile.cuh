@@ -4,7 +4,8 @@
 // Each of the 32 lanes holds 4 x 8 sums. They lie over the tile as Shape says, a lane's rows and columns in
 // pieces of 16 bytes; half types are read and written in pieces of as many numbers, 8 bytes.
 //
-//   shared memory   number i of term t at t pitch + (i ^ (t & 8)), the pitch 4 more than a multiple of 16
+//   shared memory   number i of term t at t pitch + (i ^ (t & 8)), the pitch a piece more than a multiple of
+//   16
 //
 // A warp fetches 8 lines of memory by 4 pieces at a time, whole sectors. A line may be what one term has or
 // what all terms have at one place; either way they are written, and pieces read, without bank conflicts.
@@ -29,7 +30,7 @@ struct alignas(kPiece<T> * sizeof(T)) Piece {
   T value[kPiece<T>];
 };
 
-constexpr int kStep = 16;                    // terms in shared memory
+constexpr int kStep = 16;                       // terms in shared memory
 constexpr int kLaneRows = 4, kLaneColumns = 8;  // of a lane
 
 // How lanes lie over a tile. Both extents are multiples of 16.
@@ -57,7 +58,7 @@ template <class R>
 struct Staged {
   R* data;
   int pitch;
-  __device__ Staged(R* where, int numbers) : data(where), pitch(numbers + 4) {}
+  __device__ Staged(R* where, int numbers) : data(where), pitch(numbers + kPiece<R>) {}
   __device__ __forceinline__ R* at(int term, int i) const { return data + term * pitch + (i ^ (term & 8)); }
 };
 
@@ -92,12 +93,13 @@ template <Lines kLines, class T, class Line>
 __device__ __forceinline__ void stage(const Staged<RealOf<T>>& to, const Extent& extent, std::int64_t stride,
                                       bool wide, Line line) {
   constexpr int W = kPiece<T>;
+  const int first = (lane() / 8 % 2 * 2 + lane() / 16) * W;  // pieces 0 and 2, then 1 and 3
 #pragma unroll 2
   for (int l = lane() % 8; l < extent.lines; l += 8) {
     const T* from = line(min(l, extent.lines_left - 1));
     const int length = l < extent.lines_left ? extent.length_left : 0;
 #pragma unroll 2
-    for (int i = lane() / 8 * W; i < extent.length; i += 4 * W) {
+    for (int i = first; i < extent.length; i += 4 * W) {
       const auto piece = load(from, i, length - i, stride, wide);
       if constexpr (kLines == Lines::terms) {
         *reinterpret_cast<Piece<RealOf<T>>*>(to.at(l, i)) = piece;
