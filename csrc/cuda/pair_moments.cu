@@ -96,9 +96,9 @@ __global__ void __launch_bounds__(32 * kWarps, sizeof(T) == 8 ? 1 : 5) moments(c
           right, {kStep, shape.columns(), count, channels}, job.x.entry, job.x.wide, [&](int p) {
             return job.x.at(__shfl_sync(kAllLanes, sender, p), unit.orientation) + channel * job.x.entry;
           });
-      __syncwarp();  // the terms are there
+      __syncwarp();  // the receiver's terms are there
       sums.add(left, right, shape, count);
-      __syncwarp();  // the terms are read
+      __syncwarp();  // the receiver's terms are read
     }
     T* const out = static_cast<T*>(job.out.data) + unit.group * job.out.row +
                    unit.orientation * job.out.orientation + function * job.out.function +
@@ -163,9 +163,9 @@ __global__ void __launch_bounds__(32 * kWarps) pair_products(const ProductsJob<T
           else
             stage<Lines::places, T>(right, {kEntries, kStep, entries, terms}, job.term, job.wide,
                                     [&](int e) { return matrix + e * job.entry; });
-          __syncwarp();  // the terms are there
+          __syncwarp();  // the matrix's terms are there
           sums.add(left, right, kShape, terms);
-          __syncwarp();  // the terms are read
+          __syncwarp();  // the matrix's terms are read
         }
       sums.template store<Stored>(kShape, count, entries, job.to.entry, job.to.wide, [&](int p) {
         return job.to.at(__shfl_sync(kAllLanes, to, p), unit.orientation) + first * job.to.entry;
@@ -234,7 +234,8 @@ bool is_aligned(const void* data, std::int64_t offsets) {
 
 template <class T, class Void>
 Table<T> table(const Rows<Void>& a, std::int64_t entries) {
-  const bool wide = a.entry == 1 && is_aligned<T>(a.data, a.row | a.orientation | entries);
+  const bool wide =
+      a.entry == 1 && is_aligned<std::remove_const_t<T>>(a.data, a.row | a.orientation | entries);
   return {static_cast<T*>(a.data), a.row, a.orientation, a.entry, wide};
 }
 
