@@ -63,9 +63,11 @@ PROMISES: tuple[Promise, ...] = ()
 
 
 def groups() -> list[list[Entry]]:
-    """What is to be timed; each group takes turns. What torch.compile makes comes last, see there."""
+    """What is to be timed; each group takes turns. What torch.compile makes comes last."""
     cases = [
-        replace(case, direction=direction) for case in (FILTERS, BUNDLE, HARMONICS) for direction in DIRECTIONS
+        replace(case, direction=direction)
+        for case in (FILTERS, BUNDLE, HARMONICS)
+        for direction in DIRECTIONS
     ]
     plan = [[Entry(case, contestant) for contestant in ("equiconv", "eager")] for case in cases]
     compiled = [[Entry(case, contestant) for contestant in ("equiconv", "compile")] for case in cases]

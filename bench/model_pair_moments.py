@@ -145,13 +145,15 @@ def moments(call: Call) -> list[Launch]:
 
 
 def products(call: Call, terms: int, entries: int, orientations: int, stored: int) -> tuple[int, Count]:
-    """Of rows of `terms` numbers with every receiver's matrix, added up over `orientations`: units of a warp's
-    work, and a count for every receiver and every row that its pairs get."""
+    """Of rows of `terms` numbers with every receiver's matrix, added up over `orientations`: tiles across, and
+    a count for every receiver and every row that its pairs get."""
     count = NOTHING
     for columns in extents(entries, PRODUCTS.columns):
         count += OFFSETS
         for pairs in call.chunks:
-            count += Count(loads=sectors(pairs, INDEX, pairs), stores=pairs * sectors(columns, stored, columns))
+            count += Count(
+                loads=sectors(pairs, INDEX, pairs), stores=pairs * sectors(columns, stored, columns)
+            )
             for step in extents(terms, STEP):
                 sums = PRODUCTS.sums(step, call.real)
                 rows = pairs * sectors(step, call.item, step)

@@ -94,7 +94,7 @@ __device__ __forceinline__ void stage(const Staged<RealOf<T>>& to, const Extent&
                                       bool wide, Line line) {
   constexpr int W = kPiece<T>;
   const int first = (lane() / 8 % 2 * 2 + lane() / 16) * W;  // pieces 0 and 2, then 1 and 3
-#pragma unroll 2
+#pragma unroll 1
   for (int l = lane() % 8; l < extent.lines; l += 8) {
     const T* from = line(min(l, extent.lines_left - 1));
     const int length = l < extent.lines_left ? extent.length_left : 0;
