@@ -145,8 +145,8 @@ def moments(call: Call) -> list[Launch]:
 
 
 def products(call: Call, terms: int, entries: int, orientations: int, stored: int) -> tuple[int, Count]:
-    """Of rows of `terms` numbers with every receiver's matrix, added up over `orientations`: tiles across, and
-    a count for every receiver and every row that its pairs get."""
+    """Of rows of `terms` numbers with every receiver's matrix, added up over `orientations`: tiles, and a
+    count for every receiver and every row that its pairs get."""
     count = NOTHING
     for columns in extents(entries, PRODUCTS.columns):
         count += OFFSETS
@@ -186,10 +186,12 @@ def x_gradient(call: Call) -> list[Launch]:
                    memory + messages + call.graph_bytes)
         )  # fmt: skip
         stores = call.point_bytes(call.senders) * span / call.orientations
-        # A warp asks for the offsets, and pair after pair for the row, of every group that it has lanes in.
-        threads = call.senders * span * pitch // call.piece
-        groups = max(32 * call.piece // (pitch * span), 1)
-        asked = threads / 32 * groups * (2 + call.pairs / call.senders) * 32
+        # A warp asks for the offsets, and pair after pair for the row, of every sender that it has lanes for.
+        lanes = span * pitch // call.piece
+        threads = call.senders * lanes
+        warps = -(-threads // 32)
+        senders = warps + call.senders - 1 - (threads - 1) // math.lcm(lanes, 32)
+        asked = (2 * warps + senders * call.pairs / call.senders) * 32
         found.append(
             Launch("sum_messages", blocks(threads, THREADS), THREADS,
                    Count(loads=messages + asked, stores=stores, operations=messages / call.real),

@@ -19,10 +19,10 @@ TOLERANCE = 0.02
 @pytest.mark.parametrize(
     ("points", "degree", "orientations", "functions", "channels", "dtype", "shared"),
     [
-        (8, 16, 2, 32, 64, "float32", False),
+        (16, 16, 1, 32, 64, "float32", False),
         (8, 8, 2, 80, 32, "bfloat16", False),
-        (4, 24, 3, 16, 48, "float32", True),
-        (8, 16, 1, 16, 128, "float64", False),
+        (24, 24, 2, 16, 48, "float32", True),
+        (16, 16, 1, 16, 128, "float64", False),
     ],
 )
 def test_wavefronts_and_bytes_are_those_of_the_kernels(
