@@ -1,10 +1,19 @@
-"""What pair_moments' CUDA kernels are checked with. Calls are the contract's samples."""
+"""What pair_moments' CUDA kernels are checked with: samples of its contract, the quick ones."""
 
 from __future__ import annotations
 
 from . import Allowance, Mutation, Sampled
 
 CUDA, TILE = "pair_moments.cu", "pair_moments_tile.cuh"
+
+FLOAT32 = ("many-orientations", "odd", "deep", "one-receiver", "shared-large", "strided-shared", "isolated")
+OTHERS = ("many-orientations", "strided")
+
+CALLS = [
+    *((Sampled("pair_moments", sample, "float32"), 90) for sample in FLOAT32),
+    *((Sampled("pair_moments", sample, dtype), 90)
+      for dtype in ("float64", "bfloat16", "float16") for sample in OTHERS),
+]  # fmt: skip
 
 ACCESSES = [
     *(Sampled("pair_moments", "tiles", dtype) for dtype in ("float32", "float64", "bfloat16", "float16")),
