@@ -12,11 +12,13 @@ from . import (
     bench_gate,
     bench_orchid,
     bench_pair_message,
+    bench_pair_moments,
     bench_ponita,
     bench_short_conv,
     model_fft_conv,
     model_gate,
     model_pair_message,
+    model_pair_moments,
     model_short_conv,
     promises,
 )
@@ -25,6 +27,7 @@ from .bench_fft_conv import FFT_CONV
 from .bench_gate import GATE
 from .bench_orchid import ORCHID
 from .bench_pair_message import PAIR_MESSAGE
+from .bench_pair_moments import PAIR_MOMENTS
 from .bench_ponita import PONITA
 from .bench_short_conv import SHORT_CONV, SHORT_CONV_GATED
 from .bench_spectral_conv import SPECTRAL_CONV
@@ -42,6 +45,7 @@ OPS: dict[str, Op] = {
         GATE,
         ORCHID,
         PAIR_MESSAGE,
+        PAIR_MOMENTS,
         PONITA,
     )
 }
@@ -54,6 +58,7 @@ PRESETS: dict[str, ModuleType] = {
     "gate": bench_gate,
     "orchid": bench_orchid,
     "pair_message": bench_pair_message,
+    "pair_moments": bench_pair_moments,
     "ponita": bench_ponita,
 }
 MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
@@ -62,6 +67,7 @@ MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "short_conv_gated": model_short_conv.predict,
     "gate": model_gate.predict,
     "pair_message": model_pair_message.predict,
+    "pair_moments": model_pair_moments.predict,
 }
 
 __all__ = ["MODELS", "OPS", "PRESETS", "SEQUENCE_OPS"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import MODELS, PRESETS, SEQUENCE_OPS, harness, model, model_pair_message, promises
+from . import MODELS, PRESETS, SEQUENCE_OPS, harness, model, model_pair_message, model_pair_moments, promises
 from .harness import Case, Entry
 
 LENGTHS = promises.LENGTHS
@@ -140,11 +140,19 @@ def groups(options: argparse.Namespace) -> list[list[Entry]]:
     return list(together.values())
 
 
+# Whose cases are not made from lengths, and so what is predicted.
+SIZED: dict[str, Sequence[Case]] = {
+    "pair_message": model_pair_message.CASES,
+    "pair_moments": model_pair_moments.CASES,
+}
+
+
 def validate(options: argparse.Namespace) -> None:
     if options.preset and options.device != "cpu":
         raise BadOptions(f"--preset {options.preset} is about the CPU: leave out --device.")
-    if "pair_message" in options.op and (not options.model or len(options.op) > 1):
-        raise BadOptions("--op pair_message has sizes of its own: give it alone, and with --model.")
+    for op in SIZED.keys() & set(options.op):
+        if not options.model or len(options.op) > 1:
+            raise BadOptions(f"--op {op} has sizes of its own: give it alone, and with --model.")
     if options.model and set(options.op) - set(MODELS):
         raise BadOptions(f"--model knows these operators: {', '.join(MODELS)}.")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -153,7 +161,7 @@ def validate(options: argparse.Namespace) -> None:
         raise BadOptions("--baselines compile: torch.compile needs a C++ compiler, and none was found.")
     if options.seconds <= 0:
         raise BadOptions("--seconds must be positive.")
-    if options.preset in ("pair_message", "ponita", "gate") and options.plot:
+    if options.preset in ("pair_message", "pair_moments", "ponita", "gate") and options.plot:
         raise BadOptions(f"--plot is over lengths, which --preset {options.preset} has not.")
     for path in (options.json, options.csv, options.plot):
         if path and not path.absolute().parent.is_dir():
@@ -165,6 +173,5 @@ def run(options: argparse.Namespace) -> int:
     from .run import run_bench, run_model  # need rich
 
     if options.model:
-        asked = model_pair_message.CASES if options.op == ["pair_message"] else cases(options)
-        return run_model(asked, model.DEVICES[options.model])
+        return run_model(SIZED.get(options.op[0]) or cases(options), model.DEVICES[options.model])
     return run_bench(options, PRESETS[options.preset].groups() if options.preset else groups(options))

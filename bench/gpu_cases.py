@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .bench_pair_message import BULK, NARROW, PairCase
+from .bench_pair_moments import BUNDLE, FILTERS
 from .harness import DIRECTIONS, ELEMENTS, Case, Entry, sizes
 
 KIB = 1024
@@ -80,7 +81,8 @@ def groups(
 
 
 def pair_groups(device: str) -> list[list[Entry]]:
-    """pair_message at the sizes of its promises, with 16 times the points; without a GPU in small."""
+    """pair_message at the sizes of its promises and pair_moments, with 16 times the points; without a GPU in
+    small."""
     length, degree = (16000, 16) if device == "cuda" else (20, 3)
 
     def cases(case: PairCase, direction: str) -> list[PairCase]:
@@ -89,6 +91,6 @@ def pair_groups(device: str) -> list[list[Entry]]:
 
     return [
         [Entry(c, contestant) for c in cases(case, direction) for contestant in ("equiconv", "eager")]
-        for case in (BULK, NARROW)
+        for case in (BULK, NARROW, FILTERS, BUNDLE)
         for direction in DIRECTIONS
     ]

@@ -115,7 +115,7 @@ def test_bench_refuses_to_time_wrong_results(
         (["bench", "--preset", "promises", "--device", "cuda"], "--preset promises is about the CPU"),
         (
             ["bench", "--model", "h200", "--op", "spectral_conv"],
-            "--model knows these operators: fft_conv, short_conv, short_conv_gated, gate, pair_message.",
+            "--model knows these operators: fft_conv, short_conv, short_conv_gated, gate, pair_message,",
         ),
         (["bench", "--seconds", "-1"], "--seconds must be positive."),
         (["bench", "--json", "no/such/folder/file"], "is not a folder."),

@@ -97,7 +97,6 @@ class TestContract(contract.Contract):
         of_squares=reference,
         dispatched=dispatched,
         capabilities=(),  # its kernels are those of pair_moments
-        devices=("cpu",),
     )
 
 

@@ -8,6 +8,9 @@ import contract
 import hypothesis.strategies as st
 import torch
 from contract import Op, Refusal, Sample
+from cuda_on_cpu.pair_moments import pair_moments as on_emulator
+from test_pair_message import CLOUD, SHARED, random_graph
+from test_pair_message import sample as of_messages
 from torch import Tensor
 
 from equiconv import Graph, pair_message, pair_moments
@@ -15,40 +18,13 @@ from equiconv.graph import Csr
 from equiconv.reference.pair_moments import pair_moments as reference
 
 
-def random_graph(senders: int, receivers: int, pairs: int, *, seed: int = 0) -> Graph:
-    """Pairs in no order: with self-loops and repetitions, and points left alone, as chance has it."""
-    generator = torch.Generator().manual_seed(seed)
-    return Graph.from_pairs(
-        torch.randint(max(senders, 1), (pairs,), generator=generator),
-        torch.randint(max(receivers, 1), (pairs,), generator=generator),
-        num_senders=senders,
-        num_receivers=receivers,
-    )
+def sample(name: str, *sizes: int, **kind: Any) -> Sample:
+    """Senders, receivers, pairs, orientations, functions and channels."""
+    with_weight = of_messages(name, *sizes, **kind)
+    tensors = {name: axes for name, axes in with_weight.tensors.items() if name != "weight"}
+    return dataclasses.replace(with_weight, tensors=tensors)
 
 
-def graph_of(sizes: Mapping[str, int]) -> dict[str, Any]:
-    return {"graph": random_graph(sizes["S"], sizes["R"], sizes["E"])}
-
-
-def sample(
-    name: str,
-    senders: int,
-    receivers: int,
-    pairs: int,
-    orientations: int,
-    functions: int,
-    channels: int,
-    *,
-    x: str = "SOC",
-    basis: str = "EOK",
-    **kind: Any,
-) -> Sample:
-    sizes = dict(zip("SREOKC", (senders, receivers, pairs, orientations, functions, channels), strict=True))
-    return Sample(name, {"x": x, "basis": basis}, sizes, graph_of, **kind)
-
-
-CLOUD: Any = {"x": "SC", "basis": "EK"}
-SHARED: Any = {"basis": "EK"}
 SAMPLES = (
     # Small: also differentiated to every order and compiled.
     sample("bundle", 4, 3, 5, 2, 3, 3),
@@ -71,6 +47,7 @@ SAMPLES = (
     sample("many-orientations", 6, 5, 40, 21, 12, 40),
     sample("cloud-large", 60, 50, 700, 1, 33, 48, **CLOUD),
     sample("shared-large", 20, 3, 200, 8, 16, 33, **SHARED),
+    sample("shared-wide", 20, 15, 240, 2, 32, 96, **SHARED),
     sample("one-receiver", 50, 1, 500, 2, 8, 20),
     sample("one-sender", 1, 50, 400, 2, 8, 20),
     sample("many-receivers", 40, 3000, 500, 1, 4, 16),
@@ -163,7 +140,7 @@ class TestContract(contract.Contract):
         exact=reference,
         of_squares=reference,  # the op sums products of the arguments' entries
         dispatched=dispatched,
-        devices=("cpu",),
+        on_emulator=on_emulator,
     )
 
 

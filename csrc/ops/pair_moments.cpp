@@ -6,9 +6,15 @@
 #include <tuple>
 #include <vector>
 
-#include "../cpu/pair_moments.h"
 #include "check.h"
+
+#ifdef EQUICONV_CUDA
+#include "../cuda/pair_moments.h"
+#include "device_cuda.h"
+#else
+#include "../cpu/pair_moments.h"
 #include "device_cpu.h"
+#endif
 #include "graph.h"
 
 namespace equiconv::ops {
@@ -54,7 +60,18 @@ std::vector<std::int64_t> shape_of_out(const Tensor& x, const PairMessage& size)
   return {size.receivers, size.orientations, size.functions, size.channels};
 }
 
+#ifdef EQUICONV_CUDA
+struct Kernels {
+  decltype(&cuda::pair_moments_workspace) moments_scratch = cuda::pair_moments_workspace;
+  decltype(&cuda::pair_moments_gradients_workspace) gradients_scratch =
+      cuda::pair_moments_gradients_workspace;
+  decltype(&cuda::pair_moments) moments = cuda::pair_moments;
+  decltype(&cuda::pair_moments_gradients) gradients = cuda::pair_moments_gradients;
+};
+Kernels kernels() { return {}; }
+#else
 const cpu::PairMomentsKernels& kernels() { return cpu::pair_moments(); }
+#endif
 
 // Nothing is summed: what is not empty itself is zero.
 bool is_empty(const PairMessage& size) {
@@ -108,6 +125,7 @@ std::tuple<Tensor, Tensor> pair_moments_backward(const Tensor& grad_out, const T
 
 }  // namespace
 
+#ifndef EQUICONV_CUDA
 STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
 {
   m.def(
@@ -118,6 +136,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
       "Tensor senders, Tensor receiver_rows, Tensor sender_offsets, Tensor receivers, Tensor sender_rows, "
       "bool need_x, bool need_basis) -> (Tensor, Tensor)");
 }
+#endif
 
 STABLE_TORCH_LIBRARY_IMPL(equiconv, EQUICONV_DISPATCH_KEY, m)
 {

@@ -52,12 +52,12 @@ class PairGradients(c.Structure):
     ]
 
 
-def launch(device: Device, kind: str, size: PairMessage, arguments: c.Structure) -> None:
-    """pair_message_aggregate or pair_message_gradients, with the workspace it asks for."""
-    ask = getattr(device.lib, f"pair_message_{kind}_workspace")
+def launch(device: Device, name: str, size: PairMessage, arguments: c.Structure) -> None:
+    """A launcher, with the workspace it asks for."""
+    ask = getattr(device.lib, f"{name}_workspace")
     ask.restype = c.c_int64
     workspace = device.allocate(ask(c.byref(size), c.byref(arguments)), "workspace")
-    error = getattr(device.lib, f"pair_message_{kind}")(c.byref(size), c.byref(arguments), workspace)
+    error = getattr(device.lib, name)(c.byref(size), c.byref(arguments), workspace)
     device.free(workspace)
     assert error == 0, device.report()
 
@@ -169,16 +169,16 @@ class PairCase:
         both = given["basis"], given["weight"]
 
         launch(
-            device, "aggregate", size,
+            device, "pair_message_aggregate", size,
             PairAggregate(self.receivers, by_receiver, given["x"], *both, to["out"]),
         )  # fmt: skip
         if "grad_x" in to:
             back = PairAggregate(self.senders, by_sender, given["grad_out"], *both, to["grad_x"])
-            launch(device, "aggregate", size, back)
+            launch(device, "pair_message_aggregate", size, back)
         gradients = PairGradients(by_receiver, given["grad_out"], given["x"], *both)
         for name in {"grad_basis", "grad_weight"} & set(to):
             setattr(gradients, name, to[name])
-        launch(device, "gradients", size, gradients)
+        launch(device, "pair_message_gradients", size, gradients)
         results = {name: self.get(device, name, place) for name, place in places.items()}
         device.free_all()
         return results

@@ -9,8 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equiconv.graph import Csr
+
 from .device import DTYPES, Device
 from .pair_cases import PairAggregate, PairGradients, PairGroups, PairMessage, Rows, launch
+
+
+def rows(tensor: Tensor, pointer: int) -> Rows:
+    orientation = tensor.stride(1) if tensor.dim() == 3 else 0
+    return Rows(c.c_void_p(pointer), dtype_of(tensor), tensor.stride(0), orientation, tensor.stride(-1))
+
+
+def dtype_of(tensor: Tensor) -> int:
+    return DTYPES[str(tensor.dtype).removeprefix("torch.")]
+
+
+def groups(device: Device, csr: Csr) -> PairGroups:
+    pointers = [device.upload(t, name) for name, t in zip(csr._fields, csr, strict=True)]
+    return PairGroups(*pointers, csr[0].dtype == torch.int64)
 
 
 def pair_message(
@@ -19,15 +35,6 @@ def pair_message(
     """The result, and the gradient of every tensor in their order."""
     x, basis, weight = tensors["x"], tensors["basis"], tensors["weight"]
     graph = options["graph"]
-
-    def rows(tensor: Tensor, pointer: int) -> Rows:
-        dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
-        orientation = tensor.stride(1) if tensor.dim() == 3 else 0
-        return Rows(c.c_void_p(pointer), dtype, tensor.stride(0), orientation, tensor.stride(-1))
-
-    def groups(csr: Any) -> PairGroups:
-        pointers = [device.upload(t, name) for name, t in zip(csr._fields, csr, strict=True)]
-        return PairGroups(*pointers, csr[0].dtype == torch.int64)
 
     size = PairMessage(
         *(graph.num_pairs, graph.num_senders, graph.num_receivers),
@@ -41,7 +48,7 @@ def pair_message(
     given = {n: rows(t, device.upload(t, n)) for n, t in {**tensors, "grad_out": grad_out}.items()}
     places = {n: device.upload(torch.full_like(t, float("nan")), n) for n, t in results.items()}
     written = {n: rows(t, places[n]) for n, t in results.items()}
-    by_receiver, by_sender = groups(graph.by_receiver), groups(graph.by_sender)
+    by_receiver, by_sender = groups(device, graph.by_receiver), groups(device, graph.by_sender)
 
     both = given["basis"], given["weight"]
     sent = PairAggregate(size.receivers, by_receiver, given["x"], *both, written["out"])
@@ -50,9 +57,9 @@ def pair_message(
         *(by_receiver, given["grad_out"], given["x"], *both),
         *(written["grad_basis"], written["grad_weight"]),
     )
-    launch(device, "aggregate", size, sent)
-    launch(device, "aggregate", size, back)
-    launch(device, "gradients", size, gradients)
+    launch(device, "pair_message_aggregate", size, sent)
+    launch(device, "pair_message_aggregate", size, back)
+    launch(device, "pair_message_gradients", size, gradients)
     for name, tensor in results.items():
         device.download(places[name], tensor)
     device.free_all()

@@ -32,11 +32,11 @@ def pair_moments(x: Tensor, basis: Tensor, graph: Graph) -> Tensor:
         (R, O, K, C) or (R, K, C), of the dtype of x, contiguous; zero for receivers without a pair. Half
         types are computed in float32 and rounded once.
 
-    Any strides are read in place. Extra memory is O(threads K C), and for the gradient of x a row of C
-    numbers for each pair, of one orientation at a time (or of more that fit in 4 MB). Derivatives of every
-    order are supported, as are torch.compile, torch.export, torch.func (vmap calls once for each entry) and
-    autocast. The same input gives the same bits, on every run, for any number of threads and in whatever
-    order the pairs are given, as long as several pairs of the same two points keep theirs.
+    Any strides are read in place. Extra memory is O(threads K C), on CUDA none, and for the gradient of x a
+    row of C numbers for each pair, of one orientation at a time (or of more that fit in 4 MB, on CUDA in 32).
+    Derivatives of every order are supported, as are torch.compile, torch.export, torch.func (vmap calls once
+    for each entry) and autocast. The same input gives the same bits, on every run, for any number of threads
+    and in whatever order the pairs are given, as long as several pairs of the same two points keep theirs.
 
     Raises:
         ValueError: an argument breaks one of the rules above; the sentence names it and its value.
