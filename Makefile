@@ -12,7 +12,7 @@ pip := $(python) -m pip --disable-pip-version-check
 install = $(pip) install -q --no-build-isolation -C build-dir=build/make -C cmake.define.EQUICONV_CUDA=$(CUDA) \
             -C "cmake.define.EQUICONV_CUDA_ARCHS=$(ARCHS)" -C cmake.define.EQUICONV_WERROR=$(WERROR)
 sources := CMakeLists.txt pyproject.toml $(shell find csrc python bench build_support -type f \
-             -not -path '*/__pycache__/*' -not -path 'bench/results/*')
+             -not -path '*/__pycache__/*' -not -path '*/.*' -not -path 'bench/results/*')
 cpp_sources = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 
 .PHONY: demo test mutants bench build lint format clean
