@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from .bench_pair_message import BULK, NARROW, TASKS, PairCase
 from .harness import Case
 from .model import Count, Device, Launch, Prediction, sectors
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ITEM = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 CHUNK, TERMS, WARPS = 64, 16, 8  # weight rows a warp makes at a time, terms of a sum, warps of a block
@@ -46,7 +50,9 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Call:
+class PairCall:
+    """The sizes of a call that goes through the pairs of a graph."""
+
     pairs: int
     receivers: int
     senders: int
@@ -55,10 +61,10 @@ class Call:
     channels: int
     dtype: str
 
-    @staticmethod
-    def of(case: Case) -> Call:
+    @classmethod
+    def of(cls, case: Case) -> Self:
         assert isinstance(case, PairCase)
-        return Call(
+        return cls(
             case.length * case.degree, case.length, case.length,
             case.orientations, case.functions, case.channels, case.dtype,
         )  # fmt: skip
@@ -67,6 +73,16 @@ class Call:
     def item(self) -> int:
         return ITEM[self.dtype]
 
+    def point_bytes(self, points: int) -> int:
+        return points * self.orientations * self.channels * self.item
+
+    @property
+    def graph_bytes(self) -> int:
+        return (2 * self.pairs + self.receivers) * INDEX
+
+
+@dataclass(frozen=True)
+class Call(PairCall):
     @property
     def half(self) -> bool:
         return self.item == 2
@@ -87,13 +103,6 @@ class Call:
     @property
     def basis_bytes(self) -> int:
         return self.rows * self.functions * self.item
-
-    def point_bytes(self, points: int) -> int:
-        return points * self.orientations * self.channels * self.item
-
-    @property
-    def graph_bytes(self) -> int:
-        return (2 * self.pairs + self.receivers) * INDEX
 
     @property
     def tile_index(self) -> Count:

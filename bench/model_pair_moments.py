@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from .bench_pair_moments import BUNDLE, FILTERS, HARMONICS, MomentsCase
 from .harness import Case
 from .model import NOTHING, Count, Device, Launch, Prediction, sectors
+from .model_pair_message import INDEX, PairCall
 
-ITEM = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-INDEX = 4
 STEP = 16  # terms in shared memory
 WARPS, THREADS = 4, 256
 MESSAGES = 32 << 20  # bytes
@@ -29,27 +28,8 @@ CASES: tuple[MomentsCase, ...] = tuple(
 
 
 @dataclass(frozen=True)
-class Call:
-    pairs: int
-    receivers: int
-    senders: int
-    orientations: int
-    functions: int
-    channels: int
-    dtype: str
+class Call(PairCall):
     shared: bool = False
-
-    @staticmethod
-    def of(case: Case) -> Call:
-        assert isinstance(case, MomentsCase)
-        return Call(
-            case.length * case.degree, case.length, case.length,
-            case.orientations, case.functions, case.channels, case.dtype,
-        )  # fmt: skip
-
-    @property
-    def item(self) -> int:
-        return ITEM[self.dtype]
 
     @property
     def real(self) -> int:
@@ -67,22 +47,12 @@ class Call:
         return [min(STEP, degree - first) for first in range(0, degree, STEP)]
 
     @property
-    def graph_bytes(self) -> int:
-        return (2 * self.pairs + self.receivers) * INDEX
-
-    def bytes_of(self, rows: int, *sizes: int) -> int:
-        return rows * math.prod(sizes) * self.item
-
-    @property
     def basis_bytes(self) -> int:
-        return self.bytes_of(self.pairs, 1 if self.shared else self.orientations, self.functions)
+        return self.pairs * (1 if self.shared else self.orientations) * self.functions * self.item
 
     @property
     def moments_bytes(self) -> int:
-        return self.bytes_of(self.receivers, self.orientations, self.functions, self.channels)
-
-    def point_bytes(self, points: int) -> int:
-        return self.bytes_of(points, self.orientations, self.channels)
+        return self.point_bytes(self.receivers) * self.functions
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import contract
@@ -9,7 +10,7 @@ import pytest
 import torch
 from contract import Op, Refusal, Sample
 from cuda_on_cpu.short_conv import short_conv as on_emulator
-from test_short_conv import FLOAT32, form_of, grown
+from test_short_conv import FLOAT32, form_of, grown, sample
 from torch import Tensor
 
 from equiconv import short_conv, short_conv_gated
@@ -28,21 +29,9 @@ def joined(function: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Tens
     return call
 
 
-def gated(
-    name: str,
-    batch: int,
-    channels: int,
-    length: int,
-    taps: int,
-    mode: str = "causal",
-    *,
-    layout: str = "bld",
-    bias: bool = True,
-    **kind: Any,
-) -> Sample:
-    tensors = {"z": layout.upper(), "filter": "DK", **({"bias": "D"} if bias else {})}
-    sizes = {"B": batch, "D": 3 * channels, "L": length, "K": taps}
-    return Sample(name, tensors, sizes, {"mode": mode, "layout": layout}, **kind)
+def gated(name: str, batch: int, channels: int, *sizes: Any, layout: str = "bld", **kind: Any) -> Sample:
+    made = sample(name, batch, 3 * channels, *sizes, layout=layout, **kind)
+    return replace(made, tensors={{"x": "z"}.get(name, name): axes for name, axes in made.tensors.items()})
 
 
 GATED = (
