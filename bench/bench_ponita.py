@@ -84,11 +84,16 @@ def contestant(name: str) -> Callable[..., Tensor]:
         graph: Any,
         **parameters: Tensor,
     ) -> Tensor:
-        outputs: Tensor = torch.func.functional_call(net[name], parameters, (pos, graph), {"x": x})[0]
+        def outputs() -> Tensor:
+            made: Tensor = torch.func.functional_call(net[name], parameters, (pos, graph), {"x": x})[0]
+            return made
+
         if not case.forces:
-            return outputs
-        (gradient,) = torch.autograd.grad(outputs.sum(), pos, create_graph=True)
-        return 0 * outputs.sum() - gradient  # so that every parameter takes part, even one that moves nothing
+            return outputs()
+        with torch.enable_grad():  # a force is a gradient, wanted or not
+            energy = outputs().sum()
+            (gradient,) = torch.autograd.grad(energy, pos, create_graph=True)
+            return 0 * energy - gradient  # so that every parameter takes part, even one that moves nothing
 
     return run
 

@@ -182,7 +182,7 @@ def step(convolution: Convolution, inputs: Inputs, options: Mapping[str, Any], d
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
     wanted = tuple(leaves.values())
     with torch.no_grad():
-        grads = [torch.randn_like(result) for result in results_of(convolution(**inputs, **options))]
+        grads = [torch.randn_like(result) for result in results_of(convolution(**leaves, **options))]
 
     def backward() -> tuple[Tensor, ...]:
         results = results_of(convolution(**leaves, **options))

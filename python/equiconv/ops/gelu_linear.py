@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from .check import MaybeTensor
 from .pair_basis import autocasts, gradients, takes_whole_tensors
+from .registration import needed
 
 __all__ = ["gelu_linear"]
 
@@ -40,7 +41,7 @@ class _GeluLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[MaybeTensor, ...]:
-        inputs, needs = ctx.saved_tensors, ctx.needs_input_grad
+        inputs, needs = ctx.saved_tensors, needed(ctx, ctx.saved_tensors)
         if torch.is_grad_enabled():  # it will be differentiated
             return gradients(_plain, inputs, needs, grad_out)
         x, weight, _ = inputs

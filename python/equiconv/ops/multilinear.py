@@ -98,11 +98,12 @@ class ClosedOp:
 
             @staticmethod
             def backward(ctx: Any, grad_out: MaybeTensor) -> tuple[Any, ...]:
-                needs = ctx.needs_input_grad[1 : 1 + n]
+                tensors = ctx.saved_tensors
                 if grad_out is None:
-                    return None, *(None for _ in (*needs, *ctx.rest))
+                    return None, *(None for _ in (*tensors, *ctx.rest))
+                needs = registration.needed(ctx, tensors)
                 with registration.no_autocast():
-                    grads = op.gradients(grad_out, ctx.saved_tensors, ctx.rest, needs)
+                    grads = op.gradients(grad_out, tensors, ctx.rest, needs)
                 return None, *grads, *(None for _ in ctx.rest)
 
             @staticmethod
@@ -131,7 +132,7 @@ class ClosedOp:
             @staticmethod
             def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
                 grad_out, *tensors = ctx.saved_tensors
-                need_grad_out, *needs = ctx.needs_input_grad[1 : 2 + n]
+                need_grad_out, *needs = registration.needed(ctx, ctx.saved_tensors)
                 present = [v if need else None for v, need in zip(cotangents, ctx.needs, strict=True)]
                 terms: list[Tensors] = [[None] * (1 + n)]
                 with registration.no_autocast():

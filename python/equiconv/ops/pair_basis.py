@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from ..reference import pair_basis as reference
 from .check import MaybeTensor, require, text
-from .registration import under_autocast
+from .registration import needed, under_autocast
 
 __all__ = ["BasisNetwork", "pair_basis"]
 
@@ -215,7 +215,7 @@ class _PairBasis(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_basis: Tensor) -> tuple[MaybeTensor, ...]:
-        network, needs = BasisNetwork(*ctx.saved_tensors), ctx.needs_input_grad
+        network, needs = BasisNetwork(*ctx.saved_tensors), needed(ctx, ctx.saved_tensors)
         if torch.is_grad_enabled():  # it will be differentiated
             return gradients(reference.pair_basis, network, needs, grad_basis)
         tiled = Tiled(network, needs)

@@ -27,7 +27,7 @@ from .pair_basis import (
     pairs_together,
     takes_whole_tensors,
 )
-from .registration import under_autocast
+from .registration import needed, under_autocast
 
 __all__ = ["recomputed"]
 
@@ -103,7 +103,7 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[MaybeTensor, ...]:
         x, weight, *rest = ctx.saved_tensors
         network, graph = BasisNetwork(*rest), ctx.graph
-        needs = ctx.needs_input_grad[1:]
+        needs = needed(ctx, ctx.saved_tensors)
         if torch.is_grad_enabled():  # it will be differentiated
 
             def whole(x: Tensor, weight: Tensor, *network: Any) -> Tensor:

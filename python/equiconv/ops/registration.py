@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
-from .check import refuse_elsewhere
+from .check import MaybeTensor, refuse_elsewhere
 
 TensorOrNone = TypeVar("TensorOrNone", Tensor, Tensor | None)
 
@@ -53,6 +53,25 @@ class Function(torch.autograd.function._SingleLevelFunction):
     """
 
     _compiled_autograd_key = staticmethod(torch.autograd.Function._compiled_autograd_key)
+
+
+def needed(ctx: Any, tensors: Sequence[MaybeTensor]) -> list[bool]:
+    """Which gradients are asked for while a Function's backward runs, of its first so many tensor arguments.
+
+    Fewer than `ctx.needs_input_grad` has it where torch.autograd.grad is given some of the inputs: with forces,
+    the first derivative of an energy wants none of any weight. tensors: the arguments, None where absent.
+    """
+    functions = iter(ctx.next_functions)
+    return [t is not None and _will_run(next(functions)[0]) for t in tensors]
+
+
+def _will_run(function: Any) -> bool:
+    if function is None:
+        return False
+    try:
+        return bool(torch._C._will_engine_execute_node(function))
+    except RuntimeError:  # of a leaf that torch.autograd.grad was given
+        return True
 
 
 def autograd_kernel(

@@ -181,7 +181,7 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-            needs = ctx.needs_input_grad[1:4]
+            needs = registration.needed(ctx, ctx.saved_tensors)
             with registration.no_autocast():
                 found = op.gradients(grads, ctx.saved_tensors, ctx.form, needs)
             return None, *found, *(None for _ in ctx.form)
@@ -206,7 +206,7 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
 
         @staticmethod
         def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
-            needs = ctx.needs_input_grad[1:6]
+            needs = registration.needed(ctx, ctx.saved_tensors)
             present = [v if need else None for v, need in zip(cotangents, ctx.needs, strict=True)]
             rest = (None for _ in (*ctx.form, *ctx.needs))
             if all(v is None for v in present):
