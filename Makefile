@@ -18,7 +18,7 @@ cpp_sources = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 .PHONY: demo test mutants bench build lint format clean
 .DELETE_ON_ERROR:
 
-# The first one takes about a minute, all of them half an hour.
+# The first one takes about a minute, all of them twenty.
 demo: build
 	for example in text molecules forces nbody; do $(python) -m equiconv demo $$example || exit 1; done
 

@@ -33,7 +33,7 @@ class Example(NamedTuple):
 
 EXAMPLES = {
     "text": Example(text.run, train.Settings, 60, "a language model of long convolutions"),
-    "nbody": Example(nbody.run, nbody_train.Settings, 1200, "PONITA on charged particles"),
+    "nbody": Example(nbody.run, nbody_train.Settings, 600, "PONITA on charged particles"),
     "molecules": Example(
         molecules.run, molecules_train.Settings, 120, "PONITA on measured energies of molecules"
     ),

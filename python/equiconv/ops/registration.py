@@ -58,8 +58,9 @@ class Function(torch.autograd.function._SingleLevelFunction):
 def needed(ctx: Any, tensors: Sequence[MaybeTensor]) -> list[bool]:
     """Which gradients are asked for while a Function's backward runs, of its first so many tensor arguments.
 
-    Fewer than `ctx.needs_input_grad` has it where torch.autograd.grad is given some of the inputs: with forces,
-    the first derivative of an energy wants none of any weight. tensors: the arguments, None where absent.
+    Fewer than `ctx.needs_input_grad` has it where torch.autograd.grad is given some of the inputs: of an
+    energy's first derivative, the forces, no weight's gradient is wanted. tensors: the arguments, None where
+    absent.
     """
     functions = iter(ctx.next_functions)
     return [t is not None and _will_run(next(functions)[0]) for t in tensors]
