@@ -1,0 +1,420 @@
+// conditioned_conv on a GPU, for lengths L = 2 N that are powers of two, where a row fits in shared memory.
+//
+//   y = post irfft((H + K) U) with U = rfft(pre x), K = rfft(filter) + skip
+//   H[f] = bias + sum over taps j of w[j] a[f - j + width / 2],  a = |Q| or conj(K') Q,  Q and K' of query,
+//   key
+//
+// A block takes one channel, for one chunk of the batch: row after row it transforms, combines and transforms
+// back, in shared memory (conditioned_conv_rows.cuh); no spectrum goes to memory but, backward, the sum of
+// the static filter's gradients. a goes on beyond its ends as a real row's spectrum does, a[-f] = conj(a[f]),
+// so the gradient of a gathers what was read there.
+//
+//   shared memory   three spectra of N complex numbers forward (two without a static filter), four backward,
+//                   N/8 of factors: at N = 2048 and float32 54 and 72 KB
+//   transforms      forward query, key, x, and one back; backward those and grad_out, the filter for every
+//                   row, the key once more (its place is needed in between), and up to four back
+//
+// Backward with G = rfft(post grad_out): the gradient of H is M = conj(U) G, twice (but for frequencies 0 and
+// N, once) over L; so M counts these two half, and the 2 / L follows at the end. Weights' gradients are
+// summed by rows in their order, chunk by chunk, and a second launch adds the chunks'. How many there are
+// depends on the sizes alone, and so do the bits. Counted and compiled, not yet run on a GPU.
+#include "conditioned_conv.h"
+
+#include <algorithm>
+
+#include "conditioned_conv_network.cuh"
+#include "device.cuh"
+#include "launch.cuh"
+
+namespace equiconv::cuda {
+namespace {
+
+constexpr int kLeastLogLength = 6;
+constexpr std::int64_t kEnoughBlocks = 1024;
+
+template <class R>
+constexpr int kMostLogLength = sizeof(R) == sizeof(float) ? 13 : 12;
+template <class R>
+constexpr int kMostThreads = (1 << kMostLogLength<R>) / 2 / kGroup;
+
+// ---- forward ---------------------------------------------------------------------------------------------
+
+template <class R>
+__global__ void __launch_bounds__(kMostThreads<R>, 2)
+    conditioned_rows(const ConditionedPlan plan, const ConditionedConvForward a) {
+  const HalfSpectra<R> spectra(plan.ring);
+  const int n = spectra.n;
+  Complex<R>*const signal = spectra.buffer(0), *const conditioning = spectra.buffer(1),
+                   *const statics = spectra.buffer(2);  // the last is there only if there is a static filter
+  const Channel<R> of(plan, reinterpret_cast<R*>(spectra.buffer(a.filter.data ? 3 : 2)));
+  const R scale = R(1) / R(2 * n);
+
+  spectra.transform.fill_factors(R(0));
+  of.load_weights(a.frequency_filter, a.frequency_bias, a.skip);
+  if (a.filter.data) forward(spectra, statics, of.filter(a.filter));
+
+  for (std::int64_t batch = of.begin; batch < of.end; ++batch) {
+    // 1. What H is made of.
+    forward(spectra, conditioning, of.row(a.query, batch));
+    if (a.key.data) forward(spectra, signal, of.row(a.key, batch));
+    condition(spectra, conditioning, signal, a.key.data != nullptr, conditioning);
+
+    // 2. The signal's spectrum times H and the static filter's.
+    forward(spectra, signal, of.row(a.x, batch), of.row(a.pre_gate, batch));
+    spectra.for_each_two([&](int f, Complex<R> w) {
+      Two<R> h = {filter_at(of, conditioning, n, f), filter_at(of, conditioning, n, n - f)};
+      if (a.filter.data) {
+        const Two<R> fixed = spectra.get(statics, f, w);
+        h = {h.near + fixed.near, h.far + fixed.far};
+      }
+      const Two<R> u = spectra.get(signal, f, w);
+      spectra.put(signal, f, w, {h.near * u.near, h.far * u.far}, scale);
+    });
+
+    // 3. Back, and gated.
+    spectra.inverse(signal, [&](Group<R>& v, int first, int step) {
+      multiply_by_row(v, of.row(a.post_gate, batch), first, step);
+      store_row(v, of.row(a.y, batch), first, step);
+    });
+  }
+}
+
+// ---- backward --------------------------------------------------------------------------------------------
+
+struct Wanted {
+  bool signal, post_gate;  // the gradients of u and of what the post gate weighs
+  bool conditioning;       // those of query, key and frequency_filter
+  bool taps;               // that of frequency_filter
+  bool spectrum;           // that of H, for these and for all weights
+};
+
+// Adds what a block's threads have of each weight's gradient to `total`, in the thread of the weight's
+// number.
+template <class R>
+__device__ __forceinline__ void add_to_total(R (&values)[kWeights], R* of_warps, R& total) {
+  const int warps = blockDim.x / 32;
+#pragma unroll
+  for (int j = 0; j < kWeights; ++j) {
+    R sum = values[j];
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32 * kWeights + j] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x < kWeights)
+    for (int warp = 0; warp < warps; ++warp) total += of_warps[warp * kWeights + threadIdx.x];
+}
+
+// weights: (chunk, channel, kWeights), the gradients of taps, of the bias and of skip. filters: (chunk,
+// channel, L + 2), the static filter's: the sum of its spectra, and then its row, in the same place.
+template <class R>
+__global__ void __launch_bounds__(kMostThreads<R>, 2)
+    conditioned_gradients(const ConditionedPlan plan, const ConditionedConvBackward a, const Wanted wanted,
+                          R* const weights, R* const filters) {
+  const HalfSpectra<R> spectra(plan.ring);
+  const int n = spectra.n;
+  Complex<R>*const second = spectra.buffer(0), *const query = spectra.buffer(1),
+                   *const gradient = spectra.buffer(2), *const third = spectra.buffer(3);
+  R* const of_warps = reinterpret_cast<R*>(spectra.buffer(4));
+  const Channel<R> of(plan, of_warps + kMostThreads<R> / 32 * kWeights);
+  const bool keyed = a.key.data != nullptr;
+  const bool multiplies = wanted.signal || wanted.post_gate;
+  const R scale = R(1) / R(2 * n);
+  const std::int64_t place = of.chunk * plan.size.channels + of.channel;
+  Complex<R>* const filter_sum =
+      filters ? reinterpret_cast<Complex<R>*>(filters + place * (2 * n + 2)) : nullptr;
+  R total = 0;  // of the weight that this thread's number is
+
+  spectra.transform.fill_factors(R(0));
+  of.load_weights(a.frequency_filter, a.frequency_bias, a.skip);
+
+  for (std::int64_t batch = of.begin; batch < of.end; ++batch) {
+    // 1. H
+    if (wanted.conditioning || multiplies) forward(spectra, query, of.row(a.query, batch));
+    if (multiplies) {
+      if (keyed) forward(spectra, second, of.row(a.key, batch));
+      condition(spectra, query, second, keyed, third);
+      if (a.filter.data) forward(spectra, second, of.filter(a.filter));
+      else __syncthreads();  // all of a is there
+      spectra.for_each_two([&](int f, Complex<R> w) {
+        Two<R> h = {filter_at(of, third, n, f), filter_at(of, third, n, n - f)};
+        if (a.filter.data) {
+          const Two<R> fixed = spectra.get(second, f, w);
+          h = {h.near + fixed.near, h.far + fixed.far};
+        }
+        spectra.keep(gradient, f, h);
+      });
+    }
+
+    // 2. The convolution, its adjoint, and the gradient of H in the place of H.
+    const bool has_u = wanted.post_gate || wanted.spectrum, has_g = wanted.signal || wanted.spectrum;
+    if (has_u) forward(spectra, second, of.row(a.x, batch), of.row(a.pre_gate, batch));
+    if (has_g) forward(spectra, third, of.row(a.grad_out, batch), of.row(a.post_gate, batch));
+    spectra.for_each_two([&](int f, Complex<R> w) {
+      Two<R> u{}, g{};
+      if (has_u) u = spectra.get(second, f, w);
+      if (has_g) g = spectra.get(third, f, w);
+      if (multiplies) {
+        const Two<R> h = spectra.kept(gradient, f);
+        if (wanted.post_gate) spectra.put(second, f, w, {h.near * u.near, h.far * u.far}, scale);
+        if (wanted.signal) spectra.put(third, f, w, {conj(h.near) * g.near, conj(h.far) * g.far}, scale);
+      }
+      if (!wanted.spectrum) return;
+      Two<R> m = {conj(u.near) * g.near, conj(u.far) * g.far};
+      if (filters) {
+        const bool first = batch == of.begin;
+        filter_sum[f] = first ? m.near : filter_sum[f] + m.near;
+        if (2 * f != n) filter_sum[n - f] = first ? m.far : filter_sum[n - f] + m.far;
+      }
+      if (f == 0) m = {{m.near.re / 2, R(0)}, {m.far.re / 2, R(0)}};
+      spectra.keep(gradient, f, m);
+    });
+    if (wanted.post_gate)
+      spectra.inverse(second, [&](Group<R>& v, int first, int step) {
+        multiply_by_row(v, of.row(a.grad_out, batch), first, step);
+        store_row(v, of.row(a.grad_post_gate, batch), first, step);
+      });
+    if (wanted.signal)
+      spectra.inverse(third, [&](Group<R>& v, int first, int step) {
+        if (a.grad_pre_gate.data) {
+          Group<R> of_gate;
+#pragma unroll
+          for (int k = 0; k < kGroup; ++k) of_gate[k] = v[k];
+          multiply_by_row(of_gate, of.row(a.x, batch), first, step);
+          store_row(of_gate, of.row(a.grad_pre_gate, batch), first, step);
+        }
+        if (!a.grad_x.data) return;
+        multiply_by_row(v, of.row(a.pre_gate, batch), first, step);
+        store_row(v, of.row(a.grad_x, batch), first, step);
+      });
+    if (!wanted.spectrum) continue;
+
+    // 3. The weights' gradients.
+    if (keyed && wanted.conditioning) forward(spectra, second, of.row(a.key, batch));
+    __syncthreads();  // all of the gradient is there, and the last way back has read its points
+    if (wanted.taps) {
+      condition(spectra, query, second, keyed, third);
+      __syncthreads();
+    }
+    if (weights) {
+      const int width = int(plan.size.width), half = width / 2;
+      R values[kWeights] = {};
+      for (int f = threadIdx.x; f <= n; f += blockDim.x) {
+        const Complex<R> m = gradient[padded(f)];
+        values[kMaxWidth] += keyed ? m.re + m.im : m.re;
+        values[kMaxWidth + 1] += m.re;
+        if (!wanted.taps) continue;
+#pragma unroll
+        for (int j = 0; j < kMaxWidth; ++j)
+          if (j < width) {
+            const Complex<R> z = continued(third, n, f - j + half);
+            values[j] += z.re * m.re + z.im * m.im;
+          }
+      }
+      add_to_total(values, of_warps, total);
+    }
+
+    // 4. Query and key.
+    if (!a.grad_query.data && !a.grad_key.data) continue;
+    spectra.for_each_two([&](int f, Complex<R> w) {
+      const Two<R> d = {gradient_at(of, gradient, n, f), gradient_at(of, gradient, n, n - f)};
+      const Two<R> q = spectra.get(query, f, w);
+      if (keyed) {
+        const Two<R> k = spectra.get(second, f, w);
+        spectra.put(query, f, w, {d.near * k.near, d.far * k.far}, scale);
+        spectra.put(second, f, w, {conj(d.near) * q.near, conj(d.far) * q.far}, scale);
+        return;
+      }
+      const auto along = [](R d, Complex<R> z) {
+        const R size = sqrt(z.re * z.re + z.im * z.im), times = size != R(0) ? d / size : R(0);
+        return Complex<R>{times * z.re, times * z.im};
+      };
+      spectra.put(query, f, w, {along(d.near.re, q.near), along(d.far.re, q.far)}, scale);
+    });
+    if (a.grad_query.data)
+      spectra.inverse(query, [&](Group<R>& v, int first, int step) {
+        store_row(v, of.row(a.grad_query, batch), first, step);
+      });
+    if (a.grad_key.data)
+      spectra.inverse(second, [&](Group<R>& v, int first, int step) {
+        store_row(v, of.row(a.grad_key, batch), first, step);
+      });
+  }
+
+  // 5. The chunk's sums.
+  if (weights && threadIdx.x < kWeights) weights[place * kWeights + threadIdx.x] = total * R(2) * scale;
+  if (!filters) return;
+  __syncthreads();  // readers of `second` are done
+  spectra.for_each_two(
+      [&](int f, Complex<R> w) { spectra.put(second, f, w, {filter_sum[f], filter_sum[n - f]}, scale); });
+  spectra.inverse(second, [&](Group<R>& v, int first, int step) {
+    for (int k = 0; k < kGroup; ++k) filter_sum[first + k * step] = v[k];
+  });
+}
+
+// The sums over chunks, in their order: a thread a weight of a channel, or a tap of its static filter.
+template <class R>
+__global__ void __launch_bounds__(256)
+    conditioned_totals(const ConditionedPlan plan, const ConditionedConvBackward a, const R* const weights,
+                       const R* const filters) {
+  const std::int64_t channels = plan.size.channels, taps = filters ? plan.size.taps : 0;
+  const std::int64_t each = kWeights + taps;
+  for (std::int64_t i = blockIdx.x * 256ll + threadIdx.x; i < channels * each; i += gridDim.x * 256ll) {
+    const std::int64_t channel = i / each, j = i % each;
+    const bool of_filter = j >= kWeights;
+    if (!of_filter && !weights) continue;
+    const std::int64_t pitch = of_filter ? plan.size.length + 2 : kWeights;
+    const R* const from = of_filter ? filters + j - kWeights : weights + j;
+    R sum = 0;
+    for (int chunk = 0; chunk < plan.chunks; ++chunk) sum += from[(chunk * channels + channel) * pitch];
+    const auto store = [&](const Output& to, std::int64_t position) {
+      if (to.data) store_one(sum, to, channel * to.channel + position * to.position);
+    };
+    if (of_filter) store(a.grad_filter, j - kWeights);
+    else if (j < plan.size.width) store(a.grad_frequency_filter, j);
+    else if (j == kMaxWidth) store(a.grad_frequency_bias, 0);
+    else if (j == kMaxWidth + 1) store(a.grad_skip, 0);
+  }
+}
+
+// ---- launchers -------------------------------------------------------------------------------------------
+
+template <class R>
+std::int64_t shared_bytes(const Ring& ring, int spectra, int weights) {
+  return HalfSpectra<R>::shared_bytes(ring, spectra) + weights * std::int64_t(sizeof(R));
+}
+template <class R>
+std::int64_t forward_shared(const Ring& ring, bool filter) {
+  return shared_bytes<R>(ring, filter ? 3 : 2, kWeights);
+}
+template <class R>
+std::int64_t backward_shared(const Ring& ring) {
+  return shared_bytes<R>(ring, 4, (kMostThreads<R> / 32 + 1) * kWeights);
+}
+
+// The transform of a row; of log_n 0 where there are no kernels for the length.
+template <class R>
+Ring ring_of(std::int64_t length) {
+  Ring ring;
+  ring.log_n = 0;
+  for (int log = kLeastLogLength; log <= kMostLogLength<R>; ++log)
+    if (length == std::int64_t(1) << log) ring.log_n = log - 1;
+  return ring;
+}
+
+template <class R>
+bool fuses(std::int64_t length) {
+  const Ring ring = ring_of<R>(length);
+  Device device;
+  return ring.log_n && !Device::current(device) && backward_shared<R>(ring) <= device.shared;
+}
+
+template <class Void>
+bool is_wide(const Array<Void>& a, std::int64_t count) {
+  const std::int64_t size = a.dtype == DType::float64 ? 8 : a.dtype == DType::float32 ? 4 : 2;
+  const std::int64_t bytes = reinterpret_cast<std::intptr_t>(a.data) | (a.batch | a.channel | count) * size;
+  return !a || (a.position == 1 && bytes % (2 * size) == 0);
+}
+
+template <class R, class... Signals>
+ConditionedPlan plan_of(const ConditionedConv& size, const Input& filter, const Signals&... signals) {
+  ConditionedPlan plan;
+  plan.size = size;
+  plan.ring = ring_of<R>(size.length);
+  plan.chunks =
+      int(std::clamp<std::int64_t>((kEnoughBlocks + size.channels - 1) / size.channels, 1, size.batch));
+  plan.wide = (is_wide(signals, size.length) && ...);
+  plan.wide_filter = is_wide(filter, size.taps);
+  return plan;
+}
+template <class R>
+ConditionedPlan plan_of(const ConditionedConv& size, const ConditionedConvForward& a) {
+  return plan_of<R>(size, a.filter, a.x, a.query, a.key, a.pre_gate, a.post_gate, a.y);
+}
+template <class R>
+ConditionedPlan plan_of(const ConditionedConv& size, const ConditionedConvBackward& a) {
+  return plan_of<R>(size, a.filter, a.grad_out, a.x, a.query, a.key, a.pre_gate, a.post_gate, a.grad_x,
+                    a.grad_query, a.grad_key, a.grad_pre_gate, a.grad_post_gate);
+}
+
+Launch launch_of(const ConditionedPlan& plan, std::int64_t shared, cudaStream_t stream) {
+  const int threads = std::max(plan.ring.groups(), 32);
+  return {dim3(unsigned(plan.size.channels * plan.chunks)), dim3(unsigned(threads)), std::size_t(shared),
+          stream};
+}
+
+template <class R>
+cudaError_t run_forward(const ConditionedConv& size, const ConditionedConvForward& a, cudaStream_t stream) {
+  if (!fuses<R>(size.length)) return cudaErrorInvalidValue;
+  const ConditionedPlan plan = plan_of<R>(size, a);
+  return launch_of(plan, forward_shared<R>(plan.ring, bool(a.filter)), stream)(conditioned_rows<R>, plan, a);
+}
+
+// Backward's sums, in the workspace.
+template <class R>
+struct Sums {
+  Workspace workspace;
+  R *weights = nullptr, *filters = nullptr;
+
+  Sums(const ConditionedPlan& plan, const ConditionedConvBackward& a, void* memory) {
+    workspace.memory = static_cast<char*>(memory);
+    const std::int64_t rows = plan.chunks * plan.size.channels;
+    if (a.grad_frequency_filter || a.grad_frequency_bias || a.grad_skip)
+      weights = workspace.take<R>(rows * kWeights);
+    if (a.grad_filter) filters = workspace.take<R>(rows * (plan.size.length + 2));
+  }
+};
+
+template <class R>
+cudaError_t run_backward(const ConditionedConv& size, const ConditionedConvBackward& a, void* memory,
+                         cudaStream_t stream) {
+  if (!fuses<R>(size.length)) return cudaErrorInvalidValue;
+  const ConditionedPlan plan = plan_of<R>(size, a);
+  const Sums<R> sums(plan, a, memory);
+  Wanted wanted;
+  wanted.signal = a.grad_x || a.grad_pre_gate;
+  wanted.post_gate = bool(a.grad_post_gate);
+  wanted.taps = bool(a.grad_frequency_filter);
+  wanted.conditioning = a.grad_query || a.grad_key || a.grad_frequency_filter;
+  wanted.spectrum = wanted.conditioning || sums.weights || sums.filters;
+  if (!wanted.signal && !wanted.post_gate && !wanted.spectrum) return cudaSuccess;
+  if (const cudaError_t e = launch_of(plan, backward_shared<R>(plan.ring), stream)(
+          conditioned_gradients<R>, plan, a, wanted, sums.weights, sums.filters))
+    return e;
+  if (!sums.weights && !sums.filters) return cudaSuccess;
+  const std::int64_t threads = size.channels * (kWeights + (sums.filters ? size.taps : 0));
+  const Launch totals{dim3(unsigned(std::min<std::int64_t>((threads + 255) / 256, 1 << 30))), dim3(256), 0,
+                      stream};
+  return totals(conditioned_totals<R>, plan, a, sums.weights, sums.filters);
+}
+
+template <class R>
+std::int64_t backward_workspace(const ConditionedConv& size, const ConditionedConvBackward& a) {
+  return Sums<R>(plan_of<R>(size, a), a, nullptr).workspace.used;
+}
+
+}  // namespace
+
+bool conditioned_conv_fuses(std::int64_t length, DType dtype) {
+  return dtype == DType::float64 ? fuses<double>(length) : fuses<float>(length);
+}
+std::int64_t conditioned_conv_forward_workspace(const ConditionedConv&, const ConditionedConvForward&) {
+  return 0;
+}
+std::int64_t conditioned_conv_backward_workspace(const ConditionedConv& size,
+                                                 const ConditionedConvBackward& a) {
+  return a.x.dtype == DType::float64 ? backward_workspace<double>(size, a)
+                                     : backward_workspace<float>(size, a);
+}
+cudaError_t conditioned_conv_forward(const ConditionedConv& size, const ConditionedConvForward& a, void*,
+                                     cudaStream_t stream) {
+  return a.x.dtype == DType::float64 ? run_forward<double>(size, a, stream)
+                                     : run_forward<float>(size, a, stream);
+}
+cudaError_t conditioned_conv_backward(const ConditionedConv& size, const ConditionedConvBackward& a,
+                                      void* workspace, cudaStream_t stream) {
+  return a.x.dtype == DType::float64 ? run_backward<double>(size, a, workspace, stream)
+                                     : run_backward<float>(size, a, workspace, stream);
+}
+
+}  // namespace equiconv::cuda
