@@ -36,44 +36,48 @@ template <class R>
 constexpr int kMostLogLength = sizeof(R) == sizeof(float) ? 13 : 12;
 template <class R>
 constexpr int kMostThreads = (1 << kMostLogLength<R>) / 2 / kGroup;
+// Bounds registers as shared memory bounds blocks: three of 128 threads for N = 2048 of float32.
+template <class R>
+constexpr int kThreadsOfRegisters = sizeof(R) == sizeof(float) ? 384 : kMostThreads<R>;
 
 // ---- forward ---------------------------------------------------------------------------------------------
 
+// One loop takes all rows' transforms, so that they are in the code once.
 template <class R>
-__global__ void __launch_bounds__(kMostThreads<R>, 2)
+__global__ void __launch_bounds__(kThreadsOfRegisters<R>)
     conditioned_rows(const ConditionedPlan plan, const ConditionedConvForward a) {
   const HalfSpectra<R> spectra(plan.ring);
-  const int n = spectra.n;
-  Complex<R>*const signal = spectra.buffer(0), *const conditioning = spectra.buffer(1),
-                   *const statics = spectra.buffer(2);  // the last is there only if there is a static filter
-  const Channel<R> of(plan, reinterpret_cast<R*>(spectra.buffer(a.filter.data ? 3 : 2)));
-  const R scale = R(1) / R(2 * n);
+  Complex<R>*const signal = spectra.buffer(0), *const conditioning = spectra.buffer(1);
+  Complex<R>* const statics = a.filter.data ? spectra.buffer(2) : nullptr;
+  const Channel<R> of(plan, reinterpret_cast<R*>(spectra.buffer(statics ? 3 : 2)));
+  const R scale = R(1) / R(2 * spectra.n);
 
   spectra.transform.fill_factors(R(0));
   of.load_weights(a.frequency_filter, a.frequency_bias, a.skip);
-  if (a.filter.data) forward(spectra, statics, of.filter(a.filter));
 
   for (std::int64_t batch = of.begin; batch < of.end; ++batch) {
-    // 1. What H is made of.
-    forward(spectra, conditioning, of.row(a.query, batch));
-    if (a.key.data) forward(spectra, signal, of.row(a.key, batch));
-    condition(spectra, conditioning, signal, a.key.data != nullptr, conditioning);
-
-    // 2. The signal's spectrum times H and the static filter's.
-    forward(spectra, signal, of.row(a.x, batch), of.row(a.pre_gate, batch));
+    // 1. The static filter's spectrum, with the first row; the query's and the key's, of which H is made; the
+    //    signal's.
+#pragma unroll 1
+    for (int step = statics && batch == of.begin ? 0 : 1; step < 4; ++step) {
+      if (step == 2 && !a.key.data) continue;
+      if (step == 3) condition(spectra, conditioning, signal, a.key.data != nullptr, conditioning);
+      const Input row = step == 0 ? a.filter : step == 1 ? a.query : step == 2 ? a.key : a.x;
+      transform(spectra,
+                step == 0   ? statics
+                : step == 1 ? conditioning
+                            : signal,
+                of.row(row, batch, step == 0), of.row(step == 3 ? a.pre_gate : Input{}, batch));
+    }
+    // 2. The product.
     spectra.for_each_two([&](int f, Complex<R> w) {
-      Two<R> h = {filter_at(of, conditioning, n, f), filter_at(of, conditioning, n, n - f)};
-      if (a.filter.data) {
-        const Two<R> fixed = spectra.get(statics, f, w);
-        h = {h.near + fixed.near, h.far + fixed.far};
-      }
+      const Two<R> h = whole_filter(spectra, of, conditioning, statics, f, w);
       const Two<R> u = spectra.get(signal, f, w);
       spectra.put(signal, f, w, {h.near * u.near, h.far * u.far}, scale);
     });
-
     // 3. Back, and gated.
     spectra.inverse(signal, [&](Group<R>& v, int first, int step) {
-      multiply_by_row(v, of.row(a.post_gate, batch), first, step);
+      if (a.post_gate.data) multiply_by_row(v, of.row(a.post_gate, batch), first, step);
       store_row(v, of.row(a.y, batch), first, step);
     });
   }
@@ -81,11 +85,27 @@ __global__ void __launch_bounds__(kMostThreads<R>, 2)
 
 // ---- backward --------------------------------------------------------------------------------------------
 
-struct Wanted {
-  bool signal, post_gate;  // the gradients of u and of what the post gate weighs
-  bool conditioning;       // those of query, key and frequency_filter
-  bool taps;               // that of frequency_filter
-  bool spectrum;           // that of H, for these and for all weights
+// What is done to a row, in this order, as far as it is wanted.
+enum Step : int {
+  kQuery,
+  kKey,
+  kCondition,  // a
+  kStatics,
+  kFilter,  // H, and the static filter's spectrum
+  kSignal,
+  kGradient,
+  kMultiply,    // the spectra of what the post gate weighs and of the gradient of u, and M in the place of H
+  kToPostGate,  // back
+  kToSignal,
+  kKeyAgain,
+  kConditionAgain,
+  kWeightSums,
+  kAdjoint,  // the spectra of the gradients of query and key
+  kToQuery,
+  kToKey,
+  kFilterSum,  // with the last row: the spectrum of the static filter's gradient
+  kToFilter,
+  kSteps
 };
 
 // Adds what a block's threads have of each weight's gradient to `total`, in the thread of the weight's
@@ -106,10 +126,11 @@ __device__ __forceinline__ void add_to_total(R (&values)[kWeights], R* of_warps,
 }
 
 // weights: (chunk, channel, kWeights), the gradients of taps, of the bias and of skip. filters: (chunk,
-// channel, L + 2), the static filter's: the sum of its spectra, and then its row, in the same place.
+// channel, L + 2), the static filter's: the sum of its spectra, and then its row, in the same place. A step
+// of one kind is in the code once, whichever row it takes.
 template <class R>
-__global__ void __launch_bounds__(kMostThreads<R>, 2)
-    conditioned_gradients(const ConditionedPlan plan, const ConditionedConvBackward a, const Wanted wanted,
+__global__ void __launch_bounds__(kThreadsOfRegisters<R>)
+    conditioned_gradients(const ConditionedPlan plan, const ConditionedConvBackward a, const unsigned steps,
                           R* const weights, R* const filters) {
   const HalfSpectra<R> spectra(plan.ring);
   const int n = spectra.n;
@@ -118,138 +139,145 @@ __global__ void __launch_bounds__(kMostThreads<R>, 2)
   R* const of_warps = reinterpret_cast<R*>(spectra.buffer(4));
   const Channel<R> of(plan, of_warps + kMostThreads<R> / 32 * kWeights);
   const bool keyed = a.key.data != nullptr;
-  const bool multiplies = wanted.signal || wanted.post_gate;
+  const auto wanted = [&](int step) { return (steps >> step & 1) != 0; };
   const R scale = R(1) / R(2 * n);
   const std::int64_t place = of.chunk * plan.size.channels + of.channel;
-  Complex<R>* const filter_sum =
-      filters ? reinterpret_cast<Complex<R>*>(filters + place * (2 * n + 2)) : nullptr;
+  R* const filter_row = filters ? filters + place * (2 * n + 2) : nullptr;
+  Complex<R>* const filter_sum = reinterpret_cast<Complex<R>*>(filter_row);
   R total = 0;  // of the weight that this thread's number is
 
   spectra.transform.fill_factors(R(0));
   of.load_weights(a.frequency_filter, a.frequency_bias, a.skip);
 
   for (std::int64_t batch = of.begin; batch < of.end; ++batch) {
-    // 1. H
-    if (wanted.conditioning || multiplies) forward(spectra, query, of.row(a.query, batch));
-    if (multiplies) {
-      if (keyed) forward(spectra, second, of.row(a.key, batch));
-      condition(spectra, query, second, keyed, third);
-      if (a.filter.data) forward(spectra, second, of.filter(a.filter));
-      else __syncthreads();  // all of a is there
-      spectra.for_each_two([&](int f, Complex<R> w) {
-        Two<R> h = {filter_at(of, third, n, f), filter_at(of, third, n, n - f)};
-        if (a.filter.data) {
-          const Two<R> fixed = spectra.get(second, f, w);
-          h = {h.near + fixed.near, h.far + fixed.far};
+#pragma unroll 1
+    for (int step = 0; step < (batch + 1 < of.end ? kFilterSum : kSteps); ++step) {
+      if (!wanted(step)) continue;
+      switch (step) {
+        case kQuery:
+        case kKey:
+        case kStatics:
+        case kSignal:
+        case kGradient:
+        case kKeyAgain: {
+          const Input row = step == kQuery      ? a.query
+                            : step == kStatics  ? a.filter
+                            : step == kSignal   ? a.x
+                            : step == kGradient ? a.grad_out
+                                                : a.key;
+          const Input gate = step == kSignal ? a.pre_gate : step == kGradient ? a.post_gate : Input{};
+          transform(spectra,
+                    step == kQuery      ? query
+                    : step == kGradient ? third
+                                        : second,
+                    of.row(row, batch, step == kStatics), of.row(gate, batch));
+          break;
         }
-        spectra.keep(gradient, f, h);
-      });
-    }
-
-    // 2. The convolution, its adjoint, and the gradient of H in the place of H.
-    const bool has_u = wanted.post_gate || wanted.spectrum, has_g = wanted.signal || wanted.spectrum;
-    if (has_u) forward(spectra, second, of.row(a.x, batch), of.row(a.pre_gate, batch));
-    if (has_g) forward(spectra, third, of.row(a.grad_out, batch), of.row(a.post_gate, batch));
-    spectra.for_each_two([&](int f, Complex<R> w) {
-      Two<R> u{}, g{};
-      if (has_u) u = spectra.get(second, f, w);
-      if (has_g) g = spectra.get(third, f, w);
-      if (multiplies) {
-        const Two<R> h = spectra.kept(gradient, f);
-        if (wanted.post_gate) spectra.put(second, f, w, {h.near * u.near, h.far * u.far}, scale);
-        if (wanted.signal) spectra.put(third, f, w, {conj(h.near) * g.near, conj(h.far) * g.far}, scale);
-      }
-      if (!wanted.spectrum) return;
-      Two<R> m = {conj(u.near) * g.near, conj(u.far) * g.far};
-      if (filters) {
-        const bool first = batch == of.begin;
-        filter_sum[f] = first ? m.near : filter_sum[f] + m.near;
-        if (2 * f != n) filter_sum[n - f] = first ? m.far : filter_sum[n - f] + m.far;
-      }
-      if (f == 0) m = {{m.near.re / 2, R(0)}, {m.far.re / 2, R(0)}};
-      spectra.keep(gradient, f, m);
-    });
-    if (wanted.post_gate)
-      spectra.inverse(second, [&](Group<R>& v, int first, int step) {
-        multiply_by_row(v, of.row(a.grad_out, batch), first, step);
-        store_row(v, of.row(a.grad_post_gate, batch), first, step);
-      });
-    if (wanted.signal)
-      spectra.inverse(third, [&](Group<R>& v, int first, int step) {
-        if (a.grad_pre_gate.data) {
-          Group<R> of_gate;
+        case kCondition:
+        case kConditionAgain:
+          __syncthreads();  // readers of `third` are done
+          condition(spectra, query, second, keyed, third);
+          break;
+        case kFilter:
+          __syncthreads();  // all of a is there
+          spectra.for_each_two([&](int f, Complex<R> w) {
+            spectra.keep(gradient, f,
+                         whole_filter(spectra, of, third, wanted(kStatics) ? second : nullptr, f, w));
+          });
+          break;
+        case kMultiply:
+          spectra.for_each_two([&](int f, Complex<R> w) {
+            Two<R> u{}, g{};
+            if (wanted(kSignal)) u = spectra.get(second, f, w);
+            if (wanted(kGradient)) g = spectra.get(third, f, w);
+            if (wanted(kFilter)) {
+              const Two<R> h = spectra.kept(gradient, f);
+              spectra.put(second, f, w, {h.near * u.near, h.far * u.far}, scale);
+              spectra.put(third, f, w, {conj(h.near) * g.near, conj(h.far) * g.far}, scale);
+            }
+            Two<R> m = {conj(u.near) * g.near, conj(u.far) * g.far};
+            if (wanted(kFilterSum)) {
+              Two<R> sum = m;
+              if (batch > of.begin) sum = {filter_sum[f] + m.near, filter_sum[n - f] + m.far};
+              filter_sum[f] = sum.near, filter_sum[n - f] = sum.far;
+            }
+            if (f == 0) m = {{m.near.re / 2, R(0)}, {m.far.re / 2, R(0)}};
+            spectra.keep(gradient, f, m);
+          });
+          break;
+        case kWeightSums: {
+          __syncthreads();  // all of a and M is there
+          const int width = wanted(kConditionAgain) ? int(plan.size.width) : 0, half = width / 2;
+          R values[kWeights] = {};
+          for (int f = threadIdx.x; f <= n; f += blockDim.x) {
+            const Complex<R> m = gradient[padded(f)];
+            values[kMaxWidth] += keyed ? m.re + m.im : m.re;
+            values[kMaxWidth + 1] += m.re;
 #pragma unroll
-          for (int k = 0; k < kGroup; ++k) of_gate[k] = v[k];
-          multiply_by_row(of_gate, of.row(a.x, batch), first, step);
-          store_row(of_gate, of.row(a.grad_pre_gate, batch), first, step);
-        }
-        if (!a.grad_x.data) return;
-        multiply_by_row(v, of.row(a.pre_gate, batch), first, step);
-        store_row(v, of.row(a.grad_x, batch), first, step);
-      });
-    if (!wanted.spectrum) continue;
-
-    // 3. The weights' gradients.
-    if (keyed && wanted.conditioning) forward(spectra, second, of.row(a.key, batch));
-    __syncthreads();  // all of the gradient is there, and the last way back has read its points
-    if (wanted.taps) {
-      condition(spectra, query, second, keyed, third);
-      __syncthreads();
-    }
-    if (weights) {
-      const int width = int(plan.size.width), half = width / 2;
-      R values[kWeights] = {};
-      for (int f = threadIdx.x; f <= n; f += blockDim.x) {
-        const Complex<R> m = gradient[padded(f)];
-        values[kMaxWidth] += keyed ? m.re + m.im : m.re;
-        values[kMaxWidth + 1] += m.re;
-        if (!wanted.taps) continue;
-#pragma unroll
-        for (int j = 0; j < kMaxWidth; ++j)
-          if (j < width) {
-            const Complex<R> z = continued(third, n, f - j + half);
-            values[j] += z.re * m.re + z.im * m.im;
+            for (int j = 0; j < kMaxWidth; ++j)
+              if (j < width) {
+                const Complex<R> z = continued(third, n, f - j + half);
+                values[j] += z.re * m.re + z.im * m.im;
+              }
           }
+          add_to_total(values, of_warps, total);
+          break;
+        }
+        case kAdjoint:
+          __syncthreads();  // all of M is there, and of the key
+          spectra.for_each_two([&](int f, Complex<R> w) {
+            const Two<R> d = {gradient_at(of, gradient, n, f), gradient_at(of, gradient, n, n - f)};
+            const Two<R> q = spectra.get(query, f, w);
+            if (keyed) {
+              const Two<R> k = spectra.get(second, f, w);
+              spectra.put(query, f, w, {d.near * k.near, d.far * k.far}, scale);
+              spectra.put(second, f, w, {conj(d.near) * q.near, conj(d.far) * q.far}, scale);
+              return;
+            }
+            const auto along = [](R d, Complex<R> z) {
+              const R size = sqrt(z.re * z.re + z.im * z.im), times = size != R(0) ? d / size : R(0);
+              return Complex<R>{times * z.re, times * z.im};
+            };
+            spectra.put(query, f, w, {along(d.near.re, q.near), along(d.far.re, q.far)}, scale);
+          });
+          break;
+        case kFilterSum:
+          __syncthreads();  // readers of `second` are done
+          spectra.for_each_two([&](int f, Complex<R> w) {
+            spectra.put(second, f, w, {filter_sum[f], filter_sum[n - f]}, scale);
+          });
+          break;
+        default: {  // back: kToSignal may have two results, all others one
+          const Output row_of_filter{filter_row,
+                                     sizeof(R) == sizeof(double) ? DType::float64 : DType::float32, 0, 0, 1};
+          const Output to = step == kToPostGate ? a.grad_post_gate
+                            : step == kToSignal ? a.grad_pre_gate
+                            : step == kToQuery  ? a.grad_query
+                            : step == kToKey    ? a.grad_key
+                                                : row_of_filter;
+          const Input gate = step == kToPostGate ? a.grad_out : step == kToSignal ? a.x : Input{};
+          spectra.inverse(step == kToQuery    ? query
+                          : step == kToSignal ? third
+                                              : second,
+                          [&](const Group<R>& v, int first, int points) {
+                            Row<void> result = of.row(to, batch);
+                            result.wide |= step == kToFilter;
+                            Row<const void> factor = of.row(gate, batch);
+#pragma unroll 1
+                            for (int i = 0; i < (step == kToSignal ? 2 : 1); ++i) {
+                              Group<R> weighed;
+#pragma unroll
+                              for (int k = 0; k < kGroup; ++k) weighed[k] = v[k];
+                              if (factor.data) multiply_by_row(weighed, factor, first, points);
+                              if (result.data) store_row(weighed, result, first, points);
+                              result = of.row(a.grad_x, batch), factor = of.row(a.pre_gate, batch);
+                            }
+                          });
+        }
       }
-      add_to_total(values, of_warps, total);
     }
-
-    // 4. Query and key.
-    if (!a.grad_query.data && !a.grad_key.data) continue;
-    spectra.for_each_two([&](int f, Complex<R> w) {
-      const Two<R> d = {gradient_at(of, gradient, n, f), gradient_at(of, gradient, n, n - f)};
-      const Two<R> q = spectra.get(query, f, w);
-      if (keyed) {
-        const Two<R> k = spectra.get(second, f, w);
-        spectra.put(query, f, w, {d.near * k.near, d.far * k.far}, scale);
-        spectra.put(second, f, w, {conj(d.near) * q.near, conj(d.far) * q.far}, scale);
-        return;
-      }
-      const auto along = [](R d, Complex<R> z) {
-        const R size = sqrt(z.re * z.re + z.im * z.im), times = size != R(0) ? d / size : R(0);
-        return Complex<R>{times * z.re, times * z.im};
-      };
-      spectra.put(query, f, w, {along(d.near.re, q.near), along(d.far.re, q.far)}, scale);
-    });
-    if (a.grad_query.data)
-      spectra.inverse(query, [&](Group<R>& v, int first, int step) {
-        store_row(v, of.row(a.grad_query, batch), first, step);
-      });
-    if (a.grad_key.data)
-      spectra.inverse(second, [&](Group<R>& v, int first, int step) {
-        store_row(v, of.row(a.grad_key, batch), first, step);
-      });
   }
-
-  // 5. The chunk's sums.
   if (weights && threadIdx.x < kWeights) weights[place * kWeights + threadIdx.x] = total * R(2) * scale;
-  if (!filters) return;
-  __syncthreads();  // readers of `second` are done
-  spectra.for_each_two(
-      [&](int f, Complex<R> w) { spectra.put(second, f, w, {filter_sum[f], filter_sum[n - f]}, scale); });
-  spectra.inverse(second, [&](Group<R>& v, int first, int step) {
-    for (int k = 0; k < kGroup; ++k) filter_sum[first + k * step] = v[k];
-  });
 }
 
 // The sums over chunks, in their order: a thread a weight of a channel, or a tap of its static filter.
@@ -365,21 +393,46 @@ struct Sums {
   }
 };
 
+// What is wanted of a row; 0: nothing.
+unsigned steps_of(const ConditionedConvBackward& a, bool weights) {
+  const bool signal = a.grad_x || a.grad_pre_gate, post_gate = bool(a.grad_post_gate);
+  const bool adjoint = a.grad_query || a.grad_key, taps = bool(a.grad_frequency_filter);
+  const bool multiplies = signal || post_gate, conditioning = adjoint || taps;
+  const bool spectrum = adjoint || weights || a.grad_filter;
+  if (!multiplies && !spectrum) return 0;
+  unsigned steps = 0;
+  const auto want = [&](Step step, bool wanted) { steps |= unsigned(wanted) << step; };
+  want(kQuery, multiplies || conditioning);
+  want(kKey, multiplies && a.key);
+  want(kCondition, multiplies);
+  want(kStatics, multiplies && a.filter);
+  want(kFilter, multiplies);
+  want(kSignal, post_gate || spectrum);
+  want(kGradient, signal || spectrum);
+  want(kMultiply, true);
+  want(kToPostGate, post_gate);
+  want(kToSignal, signal);
+  want(kKeyAgain, conditioning && a.key);
+  want(kConditionAgain, taps);
+  want(kWeightSums, weights);
+  want(kAdjoint, adjoint);
+  want(kToQuery, bool(a.grad_query));
+  want(kToKey, bool(a.grad_key));
+  want(kFilterSum, bool(a.grad_filter));
+  want(kToFilter, bool(a.grad_filter));
+  return steps;
+}
+
 template <class R>
 cudaError_t run_backward(const ConditionedConv& size, const ConditionedConvBackward& a, void* memory,
                          cudaStream_t stream) {
   if (!fuses<R>(size.length)) return cudaErrorInvalidValue;
   const ConditionedPlan plan = plan_of<R>(size, a);
   const Sums<R> sums(plan, a, memory);
-  Wanted wanted;
-  wanted.signal = a.grad_x || a.grad_pre_gate;
-  wanted.post_gate = bool(a.grad_post_gate);
-  wanted.taps = bool(a.grad_frequency_filter);
-  wanted.conditioning = a.grad_query || a.grad_key || a.grad_frequency_filter;
-  wanted.spectrum = wanted.conditioning || sums.weights || sums.filters;
-  if (!wanted.signal && !wanted.post_gate && !wanted.spectrum) return cudaSuccess;
+  const unsigned steps = steps_of(a, sums.weights != nullptr);
+  if (!steps) return cudaSuccess;
   if (const cudaError_t e = launch_of(plan, backward_shared<R>(plan.ring), stream)(
-          conditioned_gradients<R>, plan, a, wanted, sums.weights, sums.filters))
+          conditioned_gradients<R>, plan, a, steps, sums.weights, sums.filters))
     return e;
   if (!sums.weights && !sums.filters) return cudaSuccess;
   const std::int64_t threads = size.channels * (kWeights + (sums.filters ? size.taps : 0));

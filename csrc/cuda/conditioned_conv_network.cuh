@@ -42,28 +42,27 @@ struct Channel {
       weights[j] = w;
     }
   }
+  // A signal's, or the static filter's.
   template <class Void>
-  __device__ Row<Void> row(const Array<Void>& a, std::int64_t batch) const {
-    return {a, batch, channel, plan.wide, int(plan.size.length)};
-  }
-  __device__ Row<const void> filter(const Input& a) const {
-    return {a, 0, channel, plan.wide_filter, int(plan.size.taps)};
+  __device__ Row<Void> row(const Array<Void>& a, std::int64_t batch, bool filter = false) const {
+    using Byte = std::conditional_t<std::is_const_v<Void>, const char, char>;
+    const std::int64_t offset = filter ? channel * a.channel : batch * a.batch + channel * a.channel;
+    return {a.data ? static_cast<Byte*>(a.data) + offset * bytes_of(a.dtype) : nullptr, a.position,
+            int(filter ? plan.size.taps : plan.size.length), a.dtype, filter ? plan.wide_filter : plan.wide};
   }
 };
 
 // z <- the spectrum of a row, times another if there is one.
 template <class R>
-__device__ __forceinline__ void forward(const HalfSpectra<R>& spectra, Complex<R>* z,
-                                        const Row<const void>& row, const Row<const void>& gate) {
+__device__ __forceinline__ void transform(const HalfSpectra<R>& spectra, Complex<R>* z,
+                                          const Row<const void>& row, const Row<const void>& gate) {
   spectra.forward(z, [&](Group<R>& v, int first, int step) {
-    load_row(v, row, first, step);
-    multiply_by_row(v, gate, first, step);
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k) v[k] = {R(1), R(1)};
+    Row<const void> factor = row;
+#pragma unroll 1
+    for (int i = 0; i < (gate.data ? 2 : 1); ++i, factor = gate) multiply_by_row(v, factor, first, step);
   });
-}
-template <class R>
-__device__ __forceinline__ void forward(const HalfSpectra<R>& spectra, Complex<R>* z,
-                                        const Row<const void>& row) {
-  spectra.forward(z, [&](Group<R>& v, int first, int step) { load_row(v, row, first, step); });
 }
 
 // a <- the conditioning signal, of Q and, with a key, of K. a may lie where Q does.
@@ -104,6 +103,18 @@ __device__ __forceinline__ Complex<R> filter_at(const Channel<R>& of, const Comp
     h = {h.re + w * z.re, h.im + w * z.im};
   }
   return h;
+}
+
+// H + skip, and the static filter's spectrum if there is one.
+template <class R>
+__device__ __forceinline__ Two<R> whole_filter(const HalfSpectra<R>& spectra, const Channel<R>& of,
+                                               const Complex<R>* a, const Complex<R>* statics, int f,
+                                               Complex<R> w) {
+  const int n = spectra.n;
+  const Two<R> h = {filter_at(of, a, n, f), filter_at(of, a, n, n - f)};
+  if (!statics) return h;
+  const Two<R> fixed = spectra.get(statics, f, w);
+  return {h.near + fixed.near, h.far + fixed.far};
 }
 
 // The gradient of a[f] (times the length, over 2 if it counts twice), of that of H.

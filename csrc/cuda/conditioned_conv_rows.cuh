@@ -24,69 +24,61 @@ struct alignas(2 * sizeof(T)) Neighbours {
   T first, second;
 };
 
-// A row of a tensor. wide: two neighbours at a time. count: how many numbers there are, the others are 0.
+// A row of a tensor, whose numbers are `position` apart. wide: two neighbours at a time. count: how many
+// numbers there are, the others are 0.
 template <class Void>
 struct Row {
-  Array<Void> a;
-  std::int64_t batch, channel;
-  bool wide;
+  Void* data;
+  std::int64_t position;
   int count;
-
-  __device__ std::int64_t offset() const { return batch * a.batch + channel * a.channel; }
+  DType dtype;
+  bool wide;
 };
 
-// Numbers 2 n and 2 n + 1 for the points n = first, first + step, ... of a group.
+__device__ __forceinline__ std::int64_t bytes_of(DType dtype) {
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
+}
+
+// Numbers 2 n and 2 n + 1 for the points n = first, first + step, ... of a group, times those of v.
 template <class R>
-__device__ __forceinline__ void load_row(Group<R>& v, const Row<const void>& row, int first, int step) {
-  with_stored_type<R>(row.a.dtype, [&](auto type) {
+__device__ __forceinline__ void multiply_by_row(Group<R>& v, const Row<const void>& row, int first,
+                                                int step) {
+  with_stored_type<R>(row.dtype, [&](auto type) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(type)>>;
-    const T* const p = static_cast<const T*>(row.a.data) + row.offset();
+    const T* p = static_cast<const T*>(row.data) + 2 * first * row.position;
+    const std::int64_t stride = 2 * step * row.position;
+    int at = 2 * first;
+    Neighbours<T> stored[kGroup] = {};
     if (row.wide) {
 #pragma unroll
-      for (int k = 0; k < kGroup; ++k) {
-        const int at = 2 * (first + k * step);
-        Neighbours<T> stored{};
-        if (at < row.count) stored = *reinterpret_cast<const Neighbours<T>*>(p + at);
-        v[k] = {R(stored.first), R(stored.second)};
+      for (int k = 0; k < kGroup; ++k, p += stride, at += 2 * step)
+        if (at < row.count) stored[k] = *reinterpret_cast<const Neighbours<T>*>(p);
+    } else {
+#pragma unroll
+      for (int k = 0; k < kGroup; ++k, p += stride, at += 2 * step) {
+        if (at < row.count) stored[k].first = p[0];
+        if (at + 1 < row.count) stored[k].second = p[row.position];
       }
-      return;
     }
 #pragma unroll
-    for (int k = 0; k < kGroup; ++k) {
-      const int at = 2 * (first + k * step);
-      T x{}, y{};
-      if (at < row.count) x = p[at * row.a.position];
-      if (at + 1 < row.count) y = p[(at + 1) * row.a.position];
-      v[k] = {R(x), R(y)};
-    }
+    for (int k = 0; k < kGroup; ++k) v[k] = {v[k].re * R(stored[k].first), v[k].im * R(stored[k].second)};
   });
 }
 template <class R>
 __device__ __forceinline__ void store_row(const Group<R>& v, const Row<void>& row, int first, int step) {
-  with_stored_type<R>(row.a.dtype, [&](auto type) {
+  with_stored_type<R>(row.dtype, [&](auto type) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(type)>>;
-    T* const p = static_cast<T*>(row.a.data) + row.offset();
+    T* p = static_cast<T*>(row.data) + 2 * first * row.position;
+    const std::int64_t stride = 2 * step * row.position;
+    if (row.wide) {
 #pragma unroll
-    for (int k = 0; k < kGroup; ++k) {
-      const int at = 2 * (first + k * step);
-      if (row.wide) {
-        *reinterpret_cast<Neighbours<T>*>(p + at) = {T(v[k].re), T(v[k].im)};
-      } else {
-        p[at * row.a.position] = T(v[k].re);
-        p[(at + 1) * row.a.position] = T(v[k].im);
-      }
+      for (int k = 0; k < kGroup; ++k, p += stride)
+        *reinterpret_cast<Neighbours<T>*>(p) = {T(v[k].re), T(v[k].im)};
+      return;
     }
-  });
-}
-// Times the numbers of another row, if there is one.
-template <class R>
-__device__ __forceinline__ void multiply_by_row(Group<R>& v, const Row<const void>& row, int first,
-                                                int step) {
-  if (!row.a.data) return;
-  Group<R> factor;
-  load_row(factor, row, first, step);
 #pragma unroll
-  for (int k = 0; k < kGroup; ++k) v[k] = {v[k].re * factor[k].re, v[k].im * factor[k].im};
+    for (int k = 0; k < kGroup; ++k, p += stride) p[0] = T(v[k].re), p[row.position] = T(v[k].im);
+  });
 }
 
 // Frequencies f and N - f.
@@ -120,29 +112,23 @@ struct HalfSpectra {
     for (int i = threadIdx.x; i <= n / 2; i += blockDim.x) f(i, on_circle(-R(i) / R(n)));
   }
   __device__ __forceinline__ Two<R> get(const Complex<R>* z, int f, Complex<R> w) const {
-    const Complex<R> a = z[padded(f)];
-    if (f == 0) return {{a.re + a.im, R(0)}, {a.re - a.im, R(0)}};
-    const Complex<R> b = conj(z[padded(n - f)]), sum = a + b, difference = a - b;
+    const Complex<R> a = z[padded(f)], b = conj(z[mirrored(f)]), sum = a + b, difference = a - b;
     const Complex<R> even = {sum.re / 2, sum.im / 2};
     const Complex<R> odd = w * Complex<R>{difference.im / 2, -difference.re / 2};
     return {even + odd, conj(even - odd)};
   }
   // Twice as much, which `scale` accounts for. Of frequencies 0 and N the real parts count.
-  __device__ __forceinline__ void put(Complex<R>* z, int f, Complex<R> w, const Two<R>& x, R scale) const {
-    if (f == 0) {
-      z[0] = {scale * (x.near.re + x.far.re), scale * (x.near.re - x.far.re)};
-      return;
-    }
+  __device__ __forceinline__ void put(Complex<R>* z, int f, Complex<R> w, Two<R> x, R scale) const {
+    if (f == 0) x.near.im = x.far.im = R(0);
     const Complex<R> even = x.near + conj(x.far), odd = times_i(conj(w) * (x.near - conj(x.far)));
     z[padded(f)] = {scale * (even.re + odd.re), scale * (even.im + odd.im)};
-    z[padded(n - f)] = {scale * (even.re - odd.re), scale * (odd.im - even.im)};
+    z[mirrored(f)] = {scale * (even.re - odd.re), scale * (odd.im - even.im)};
   }
   __device__ __forceinline__ Two<R> kept(const Complex<R>* x, int f) const {
     return {x[padded(f)], x[padded(n - f)]};
   }
   __device__ __forceinline__ void keep(Complex<R>* x, int f, const Two<R>& two) const {
-    x[padded(f)] = two.near;
-    if (2 * f != n) x[padded(n - f)] = two.far;
+    x[padded(f)] = two.near, x[padded(n - f)] = two.far;
   }
 
   // z <- the transform of the points that load(v, first, step) brings, sorted. All threads are done with what
@@ -172,6 +158,8 @@ struct HalfSpectra {
   }
 
  private:
+  // Of a point; that of 0 is itself, and so is that of N / 2: both halves of a pair then hold the same.
+  __device__ int mirrored(int f) const { return padded((n - f) & (n - 1)); }
   __device__ RingTransform<R> at(Complex<R>* z) const {
     RingTransform<R> moved = transform;
     moved.work = z;

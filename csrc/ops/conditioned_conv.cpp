@@ -1,14 +1,22 @@
-// The binding of conditioned_conv: schema, argument checks, allocation. (On CUDA it is composed of other ops,
-// in Python.)
+// The binding of conditioned_conv: schema, argument checks, allocation. Compiled once for each device. The
+// CUDA kernels take some lengths only, so there they are ops of their own, and Python chooses between them
+// and a composition of other ops.
 #include "../conditioned_conv.h"
 
 #include <torch/csrc/stable/library.h>
 
+#include <string>
 #include <tuple>
 
+#include "signal.h"
+
+#ifdef EQUICONV_CUDA
+#include "../cuda/conditioned_conv.h"
+#include "device_cuda.h"
+#else
 #include "../cpu/conditioned_conv.h"
 #include "device_cpu.h"
-#include "signal.h"
+#endif
 
 namespace equiconv::ops {
 namespace {
@@ -69,7 +77,30 @@ ConditionedConv check(const Tensor& x, const Tensor& query, const MaybeTensor& k
 
 // ---- the ops -------------------------------------------------------------------------------------------
 
+#ifdef EQUICONV_CUDA
+struct Kernels {
+  decltype(&cuda::conditioned_conv_forward_workspace) forward_scratch =
+      cuda::conditioned_conv_forward_workspace;
+  decltype(&cuda::conditioned_conv_backward_workspace) backward_scratch =
+      cuda::conditioned_conv_backward_workspace;
+  decltype(&cuda::conditioned_conv_forward) forward = cuda::conditioned_conv_forward;
+  decltype(&cuda::conditioned_conv_backward) backward = cuda::conditioned_conv_backward;
+};
+Kernels kernels() { return {}; }
+const std::string kForward = "conditioned_conv_fused", kBackward = "conditioned_conv_fused_backward";
+
+// Whether there are kernels for rows like those of x, on its device. Where there are none, so for lengths
+// that are no power of two, they refuse the call.
+bool conditioned_conv_fuses(const Tensor& x, std::int64_t layout) {
+  const Axes axes = axes_of(kOp, layout);
+  check_x(kOp, x, axes);
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  return cuda::conditioned_conv_fuses(x.size(axes.position), dtype_of(x));
+}
+#else
 const cpu::ConditionedConvKernels& kernels() { return cpu::conditioned_conv(); }
+const std::string kForward = "conditioned_conv", kBackward = "conditioned_conv_backward";
+#endif
 
 bool is_empty(const ConditionedConv& call) {
   return call.batch == 0 || call.channels == 0 || call.length == 0;
@@ -154,23 +185,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 
 STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
 {
-  m.def(
-      "conditioned_conv(Tensor x, Tensor query, Tensor? key, Tensor frequency_filter, "
-      "Tensor? frequency_bias, Tensor? filter, Tensor? pre_gate, Tensor? post_gate, Tensor? skip, "
-      "int layout) -> Tensor");
-  m.def(
-      "conditioned_conv_backward(Tensor grad_out, Tensor x, Tensor query, Tensor? key, "
-      "Tensor frequency_filter, Tensor? frequency_bias, Tensor? filter, Tensor? pre_gate, "
-      "Tensor? post_gate, Tensor? skip, int layout, bool need_x, bool need_query, bool need_key, "
-      "bool need_frequency_filter, bool need_frequency_bias, bool need_filter, bool need_pre_gate, "
-      "bool need_post_gate, bool need_skip) -> "
-      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+#ifdef EQUICONV_CUDA
+  m.def("conditioned_conv_fuses(Tensor x, int layout) -> bool");
+#endif
+  m.def((kForward +
+         "(Tensor x, Tensor query, Tensor? key, Tensor frequency_filter, Tensor? frequency_bias, "
+         "Tensor? filter, Tensor? pre_gate, Tensor? post_gate, Tensor? skip, int layout) -> Tensor")
+            .c_str());
+  m.def((kBackward +
+         "(Tensor grad_out, Tensor x, Tensor query, Tensor? key, Tensor frequency_filter, "
+         "Tensor? frequency_bias, Tensor? filter, Tensor? pre_gate, Tensor? post_gate, Tensor? skip, "
+         "int layout, bool need_x, bool need_query, bool need_key, bool need_frequency_filter, "
+         "bool need_frequency_bias, bool need_filter, bool need_pre_gate, bool need_post_gate, "
+         "bool need_skip) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
+            .c_str());
 }
 
 STABLE_TORCH_LIBRARY_IMPL(equiconv, EQUICONV_DISPATCH_KEY, m)
 {
-  m.impl("conditioned_conv", TORCH_BOX(&conditioned_conv));
-  m.impl("conditioned_conv_backward", TORCH_BOX(&conditioned_conv_backward));
+#ifdef EQUICONV_CUDA
+  m.impl("conditioned_conv_fuses", TORCH_BOX(&conditioned_conv_fuses));
+#endif
+  m.impl(kForward.c_str(), TORCH_BOX(&conditioned_conv));
+  m.impl(kBackward.c_str(), TORCH_BOX(&conditioned_conv_backward));
 }
 
 }  // namespace equiconv::ops
