@@ -392,7 +392,7 @@ def test_derivatives_through_the_graph_are_those_of_the_fused_backward(keyed: bo
 @pytest.mark.parametrize("layout", ["bdl", "bld"])
 @pytest.mark.parametrize(("length", "width"), [(0, 3), (1, 4), (2, 1), (3, 16), (8, 3), (31, 6)])
 def test_through_the_filter_is_the_same(keyed: bool, layout: str, length: int, width: int) -> None:
-    """What CUDA tensors take, here on a CPU."""
+    """What CUDA tensors take at lengths without kernels, here on a CPU."""
     given = sample("", 2, 3, length, width, keyed=keyed, layout=layout, extras=ALL)
     tensors = contract.detached(given.make(torch.float64, "cpu"))
     args = (*(tensors.get(name) for name in ARGUMENTS), LAYOUTS[layout])

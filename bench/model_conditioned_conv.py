@@ -1,0 +1,186 @@
+"""conditioned_conv's cost on a GPU: model.py, for the launches of csrc/cuda/conditioned_conv.cu on contiguous
+tensors, at the lengths that have kernels.
+
+All tensors of a benchmark's case are there: both gates, a static filter of the whole length, bias and skip, of
+the dtype of x; backward makes every gradient. A spectrum's neighbours lie at places enumerated here.
+tests/test_model_conditioned_conv.py counts all but the operations, which are estimates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from .harness import DTYPES, Case
+from .model import Count, Device, Launch, Prediction
+from .model_fft_conv_tiles import GROUP, Ring
+
+ENOUGH_BLOCKS, WEIGHTS = 1024, 18
+OPERATIONS = {"get": 12, "put": 16, "tap": 6, "product": 8}  # of two frequencies; a tap's of each of them
+
+
+def predict(case: Case, device: Device) -> Prediction:
+    """Forward, or forward and backward."""
+    item = DTYPES[case.dtype].itemsize
+    real, log = max(item, 4), case.length.bit_length() - 1
+    if case.length != 1 << log or not 6 <= log <= (12 if real == 8 else 13):
+        raise ValueError(f"conditioned_conv has no kernels for {case.length} positions of {case.dtype}")
+    if case.elements == 0:
+        return Prediction(device, (), real)
+    keyed = bool(getattr(case, "keyed", False))
+    rows, weights = case.batch * case.channels, case.channels * (3 + 1 + 1) * item
+    chunks = min(max(-(-ENOUGH_BLOCKS // case.channels), 1), case.batch)
+    row = Row(Ring(log - 1, real), keyed, item, case.layout == "bdl")
+    blocks, threads = case.channels * chunks, max(row.ring.groups, 32)
+    signal, static = rows * case.length * item, case.channels * case.length * item
+    setup = row.ring.fill_factors() + row.weights
+
+    forward = Launch(
+        "conditioned_rows", blocks, threads,
+        (setup + row.static_transform) * blocks + row.forward * rows,
+        signal * (5 + keyed) + static + weights,
+    )  # fmt: skip
+    if case.direction == "forward":
+        return Prediction(device, (forward,), real)
+
+    sums, filters = blocks * WEIGHTS * real, blocks * (case.length + 2) * real
+    backward = Launch(
+        "conditioned_gradients", blocks, threads,
+        setup * blocks + row.backward * rows + row.filter_sums(rows, blocks)
+        + Count(stores=blocks * 96 if real == 4 else blocks * 160),
+        signal * (9 + 2 * keyed) + static + weights + sums + filters,
+    )  # fmt: skip
+    each = WEIGHTS + case.length
+    totals = Launch(
+        "conditioned_totals", -(-case.channels * each // 256), 256,
+        Count(loads=sums + filters, stores=static + weights, operations=blocks * each),
+        sums + filters + static + weights,
+    )  # fmt: skip
+    return Prediction(device, (forward, backward, totals), real)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a block does for a row of 2 N numbers."""
+
+    ring: Ring
+    keyed: bool
+    item: int
+    wide: bool  # two neighbours at a time; else positions lie far apart, each in a sector of its own
+
+    # ---- tensors -------------------------------------------------------------------------------------------
+
+    @property
+    def tensor(self) -> int:
+        """Bytes asked for."""
+        return 2 * self.ring.n * (self.item if self.wide else 32)
+
+    def load(self, tensors: int) -> Count:
+        return Count(loads=tensors * self.tensor, operations=2 * self.ring.n * tensors)
+
+    def store(self, tensors: int) -> Count:
+        return Count(stores=tensors * self.tensor)
+
+    @property
+    def weights(self) -> Count:
+        """A channel's taps, bias and skip; a warp's broadcast of one of them is a wavefront."""
+        return Count(loads=3 * 32, wavefronts=math.ceil(WEIGHTS * self.ring.real / 128))
+
+    # ---- transforms ----------------------------------------------------------------------------------------
+
+    @property
+    def transform(self) -> Count:
+        return self.ring.forward() + self.ring.touch * GROUP  # sorted
+
+    @property
+    def way_back(self) -> Count:
+        return self.ring.touch * GROUP + self.ring.begin_inverse() + self.ring.inverse()
+
+    @property
+    def static_transform(self) -> Count:
+        """A filter lies as (D, L)."""
+        return self.transform + Count(loads=2 * self.ring.n * self.item)
+
+    # ---- spectra -------------------------------------------------------------------------------------------
+
+    def reads(self, places: Iterable[Callable[[int], int]], last: int | None = None) -> Count:
+        """Wavefronts of one complex number at each of the places f(i), for the frequencies i up to `last`."""
+        last = self.ring.n // 2 if last is None else last
+        lanes = 64 // self.ring.real
+        waves = 0
+        for place in places:
+            for first in range(0, last + 1, lanes):
+                slots = [place(i) for i in range(first, min(first + lanes, last + 1))]
+                banks = {slot: (slot + (slot >> 4)) % lanes for slot in slots}
+                waves += max(list(banks.values()).count(bank) for bank in set(banks.values()))
+        return Count(wavefronts=waves)
+
+    @property
+    def two(self) -> Count:
+        """A frequency and its mirror image."""
+        return self.reads([lambda i: i, lambda i: self.ring.n - i])
+
+    @property
+    def half(self) -> int:
+        return self.ring.n // 2 + 1
+
+    def operations(self, **times: int) -> Count:
+        return Count(operations=self.half * sum(OPERATIONS[name] * n for name, n in times.items()))
+
+    def taps(self, width: int = 3) -> Count:
+        """H at two frequencies: the neighbours of each, and as many broadcasts of weights, and two more."""
+        n, mid = self.ring.n, width // 2
+        near = [lambda i, j=j: self._inside(i + mid - j) for j in range(width)]
+        far = [lambda i, j=j: self._inside(n - i + mid - j) for j in range(width)]
+        warps = math.ceil(self.half / 32)
+        broadcasts = Count(wavefronts=warps * (width + 2))
+        return self.reads(near + far) + broadcasts + self.operations(tap=2 * width)
+
+    def _inside(self, i: int) -> int:
+        return -i if i < 0 else 2 * self.ring.n - i if i > self.ring.n else i
+
+    @property
+    def conditioning(self) -> Count:
+        signals = 1 + self.keyed
+        return self.two * (signals + 1) + self.operations(get=signals, product=1)
+
+    # ---- a row ---------------------------------------------------------------------------------------------
+
+    @property
+    def forward(self) -> Count:
+        inputs = 2 + self.keyed  # x, query, key
+        count = self.transform * inputs + self.load(inputs + 1) + self.conditioning
+        count += self.taps() + self.two * 3 + self.operations(get=2, put=1, product=1)
+        return count + self.way_back + self.load(1) + self.store(1)
+
+    @property
+    def backward(self) -> Count:
+        signals = 3 + 2 * self.keyed  # x, grad_out, query, key twice
+        count = self.transform * signals + self.load(signals + 2)
+        count += self.static_transform + self.conditioning * 2
+        count += self.taps() + self.two * 2 + self.operations(get=1)  # H
+        count += self.two * 6 + self.operations(get=2, put=2, product=3)  # the product
+        count += self._weight_sums() + self._adjoint()
+        ways_back = 3 + self.keyed
+        return count + self.way_back * ways_back + self.load(3) + self.store(ways_back + 1)
+
+    def _weight_sums(self, width: int = 3) -> Count:
+        n, mid = self.ring.n, width // 2
+        places = [lambda i: i, *(lambda i, j=j: self._inside(i + mid - j) for j in range(width))]
+        warps = max(self.ring.groups // 32, 1)
+        through = 2 * warps + 0  # of the block's sums, a row of them for each warp
+        kept = Count(wavefronts=WEIGHTS * warps + through, operations=(n + 1) * 4 * width)
+        return self.reads(places, n) + kept
+
+    def _adjoint(self, width: int = 3) -> Count:
+        signals = 1 + self.keyed
+        count = self.taps(width) + self.two * (2 * signals)
+        return count + self.operations(get=signals, put=signals, product=signals)
+
+    def filter_sums(self, rows: int, blocks: int) -> Count:
+        """The sums over a chunk's rows, and back in time: complex numbers of the workspace."""
+        spectrum = 2 * self.ring.real * (self.ring.n + 1)
+        back = self.two + self.way_back + self.operations(put=1)
+        count = Count(loads=rows * spectrum, stores=rows * spectrum)
+        return count + (back + Count(stores=2 * self.ring.real * self.ring.n)) * blocks
