@@ -17,7 +17,12 @@ from torch import Tensor
 
 from equiconv import conditioned_conv, fft_conv, spectral_conv
 from equiconv.ops.check import LAYOUTS
-from equiconv.ops.conditioned_conv import _through_filter, _through_filter_backward
+from equiconv.ops.conditioned_conv import (
+    _on_cuda,
+    _on_cuda_backward,
+    _through_filter,
+    _through_filter_backward,
+)
 from equiconv.reference.conditioned_conv import conditioned_conv as reference
 from equiconv.reference.conditioned_conv import frequency_conv
 
@@ -401,6 +406,26 @@ def test_through_the_filter_is_the_same(keyed: bool, layout: str, length: int, w
     ops = torch.ops.equiconv
     native = [ops.conditioned_conv(*args), *ops.conditioned_conv_backward(grad_out, *args, *needs)]
     torch.testing.assert_close(ours, native, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("fuses", [False, True])
+def test_kernels_on_cuda_where_the_library_has_them(monkeypatch: pytest.MonkeyPatch, fuses: bool) -> None:
+    """What is called for CUDA tensors, here with stand-ins for the ops of the CUDA library."""
+    ops = torch.ops.equiconv
+    monkeypatch.setattr(ops, "conditioned_conv_fuses", lambda x, layout: fuses, raising=False)
+    monkeypatch.setattr(ops, "conditioned_conv_fused", lambda *args: args, raising=False)
+    monkeypatch.setattr(ops, "conditioned_conv_fused_backward", lambda *args: args, raising=False)
+    given = sample("", 2, 3, 8, keyed=True, extras=ALL)
+    tensors = contract.detached(given.make(torch.float64, "cpu"))
+    args = (*(tensors.get(name) for name in ARGUMENTS), LAYOUTS["bdl"])
+    grad_out, needs = torch.randn_like(tensors["x"]), (True,) * 9
+    forward, backward = _on_cuda(*args), _on_cuda_backward(grad_out, *args, *needs)
+    if fuses:
+        assert forward == args
+        assert backward == (grad_out, *args, *needs)
+    else:
+        contract.assert_same_bits([forward], [_through_filter(*args)])
+        contract.assert_same_bits(backward, _through_filter_backward(grad_out, *args, *needs))
 
 
 MEMORY = """
