@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .bench_conditioned_conv import ConditionedCase
 from .bench_pair_message import BULK, NARROW, PairCase
 from .bench_pair_moments import BUNDLE, FILTERS
 from .harness import DIRECTIONS, ELEMENTS, Case, Entry, sizes
@@ -56,6 +57,19 @@ def short_conv_cases(device: str, elements: int = ELEMENTS["cuda"]) -> list[Case
     ]
 
 
+def conditioned_cases(device: str, elements: int = ELEMENTS["cuda"]) -> list[Case]:
+    """conditioned_conv of both types where it has kernels, L = 4k."""
+    length = min(4 * KIB, elements)
+    batch, channels = sizes(length, elements)
+    return [
+        ConditionedCase(
+            length=length, batch=batch, channels=channels, keyed=keyed, direction=direction, device=device
+        )
+        for keyed in (False, True)
+        for direction in DIRECTIONS
+    ]
+
+
 def groups(
     device: str, lengths: tuple[int, ...] = LENGTHS, elements: int = ELEMENTS["cuda"]
 ) -> list[list[Entry]]:
@@ -76,6 +90,10 @@ def groups(
     for case in short_conv_cases(device, elements):
         plan.append([Entry(case, contestant) for contestant in ("equiconv", "eager")])
         compiled.append([Entry(case, contestant) for contestant in ("equiconv", "compile")])
+    plan += [
+        [Entry(case, contestant) for contestant in ("equiconv", *BASELINES)]
+        for case in conditioned_cases(device, elements)
+    ]
     plan += pair_groups(device)
     return plan + (compiled if device == "cuda" else [])
 

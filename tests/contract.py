@@ -449,8 +449,9 @@ def check_error(name: str, ours: Tensor, theirs: Tensor, exact: Tensor, size: fl
 
     Either may be lucky, so some units of rounding are free. n terms summed one after another err by about
     0.4 √n of them, relative to the root of the sum of their squares: 3 for 64 terms, and thrice that in the
-    worst of a tensor's entries. In float64 more are: `exact` has its own there, and torch.fft, of which
-    spectral_conv is made, errs by up to 100 where the length has a large prime factor.
+    worst of a tensor's entries. In float64 `exact` is torch.fft's too and has an error of its own: up to 100
+    units on Intel processors. A gradient of rows of 60 was 3e-13 off the sums in extended precision there,
+    and fft_conv's 4e-15.
     """
     assert ours.shape == exact.shape
     if size == 0:
@@ -462,7 +463,7 @@ def check_error(name: str, ours: Tensor, theirs: Tensor, exact: Tensor, size: fl
     elif ours.dtype in (torch.float32, torch.complex64):
         allowed = 1.2 * their_error + 10 * 2**-24
     else:
-        allowed = 1.2 * their_error + 50 * 2**-53
+        allowed = 1.2 * their_error + 100 * 2**-53
     errors = f"error {our_error:.2e}, PyTorch {their_error:.2e}, allowed {allowed:.2e}"
     assert our_error <= allowed, f"{name}: {errors}"
 

@@ -284,6 +284,14 @@ TYPES = pytest.mark.parametrize("keyed", [False, True], ids=["type-1", "type-2"]
 
 
 @TYPES
+@pytest.mark.parametrize("length", [60, 64, 1000, 1024])
+def test_is_the_definition_on_every_device(keyed: bool, length: int, device: str) -> None:
+    """On a GPU too, by its kernels (64, 1024) and by the composition (60, 1000)."""
+    given = sample("", 2, 3, length, 3, keyed=keyed, extras=ALL)
+    contract.check_against_reference(TestContract.op, given, given.make(torch.float32, device))
+
+
+@TYPES
 @pytest.mark.parametrize("layout", ["bdl", "bld"])
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(data=st.data())
