@@ -236,6 +236,7 @@ CONDITIONED_CONV = Op(
     options=lambda case: {"layout": case.layout},
     contestants={"equiconv": equiconv.conditioned_conv, "eager": eager, "handwritten": handwritten},
     reference=reference.conditioned_conv,
+    case=ConditionedCase,
 )
 
 # ---- the promises ------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 
+import contract
 import pytest
 
 from equiconv.bench import MODELS
@@ -17,10 +19,18 @@ from .device import Device
 def test_nothing_of_an_op_is_missing(op: str) -> None:
     """Of CONTRIBUTING's list, what can be left out in silence."""
     assert (build.HERE / "launchers" / f"{op}.cpp").exists()
-    assert importlib.import_module(f"test_{op}").TestContract.op.on_emulator is not None
+    contracts = importlib.import_module(f"test_{op}").TestContract.op, *_of_its_own(op)
+    assert any(contract.on_emulator is not None for contract in contracts)
     assert op in MODELS
     assert checks.of(op).calls
     assert checks.of(op).accesses
+
+
+def _of_its_own(op: str) -> list[contract.Op]:
+    """The contract of kernels that take other samples than the op."""
+    name = f"test_cuda_{op}"
+    kernels = importlib.import_module(name) if importlib.util.find_spec(name) else None
+    return [kernels.TestKernels.op] if hasattr(kernels, "TestKernels") else []
 
 
 @pytest.mark.parametrize("dtype_name", ["float32", "bfloat16"])
