@@ -18,9 +18,9 @@ cpp_sources = $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 .PHONY: demo test mutants bench build lint format clean
 .DELETE_ON_ERROR:
 
-# The first one takes about a minute, all of them twenty.
+# The first one takes about a minute, all of them half an hour.
 demo: build
-	for example in text molecules forces nbody; do $(python) -m equiconv demo $$example || exit 1; done
+	for example in text recall molecules forces nbody; do $(python) -m equiconv demo $$example || exit 1; done
 
 # Tests run beside each other: a thread that waits leaves its core to others.
 test: build
