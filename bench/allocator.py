@@ -26,10 +26,14 @@ def is_tuned() -> bool:
     return TUNABLES in os.environ.get("GLIBC_TUNABLES", "")
 
 
+def environment() -> dict[str, str]:
+    """This one's, for a process that is to keep freed memory. C libraries other than glibc ignore it."""
+    others = os.environ.get("GLIBC_TUNABLES")
+    return {**os.environ, "GLIBC_TUNABLES": f"{others}:{TUNABLES}" if others else TUNABLES}
+
+
 def restart(arguments: Sequence[str]) -> None:
     """Start ``python -m equiconv`` anew in this process: malloc reads its settings only at the start."""
-    others = os.environ.get("GLIBC_TUNABLES")
-    tunables = f"{others}:{TUNABLES}" if others else TUNABLES
-    os.environ["GLIBC_TUNABLES"] = tunables
+    os.environ.update(environment())
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "equiconv", *arguments])

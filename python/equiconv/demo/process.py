@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from ..bench import allocator
+
 
 class Failed(Exception):
     """A contestant's process ended with an error; the message is what it said."""
@@ -20,7 +22,13 @@ def records(module: str, contestant: str, settings: Any) -> Iterator[dict[str, A
     command = [sys.executable, "-m", module, contestant, json.dumps(asdict(settings))]
     with (
         tempfile.TemporaryFile("w+") as complaints,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            env=allocator.environment(),  # for all contestants alike
+        ) as process,
     ):
         assert process.stdout is not None
         try:
