@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .device import DTYPES, Device
-from .fft_conv_cases import Array, _arrays
+from .fft_conv_cases import Array, arrays, launched
 
 
 class ConditionedConv(c.Structure):
@@ -26,8 +26,8 @@ ARGUMENTS = (
     *("x", "query", "key", "frequency_filter", "frequency_bias", "filter"),
     *("pre_gate", "post_gate", "skip"),
 )
-Forward = _arrays(*ARGUMENTS, "y")
-Backward = _arrays("grad_out", *ARGUMENTS, *(f"grad_{name}" for name in ARGUMENTS))
+Forward = arrays(*ARGUMENTS, "y")
+Backward = arrays("grad_out", *ARGUMENTS, *(f"grad_{name}" for name in ARGUMENTS))
 
 
 def fuses(device: Device, length: int, dtype: str) -> bool:
@@ -66,13 +66,5 @@ def conditioned_conv(
     if wanted is not None:
         backward = {n: a for n, a in backward.items() if n in given or n.removeprefix("grad_") in wanted}
     del given["grad_out"]
-    for launcher, arguments in (
-        ("conditioned_conv_forward", Forward(**given, y=written["y"])),
-        ("conditioned_conv_backward", Backward(**backward)),
-    ):
-        error = device.launch(launcher, size, arguments)
-        assert error == 0, device.report()
-    for name, tensor in results.items():
-        device.download(places[name], tensor)
-    device.free_all()
-    return list(results.values())
+    arguments = Forward(**given, y=written["y"]), Backward(**backward)
+    return launched(device, "conditioned_conv", size, arguments, results, places)

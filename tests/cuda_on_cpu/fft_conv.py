@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .device import DTYPES, Device
-from .fft_conv_cases import MODES, Array, Backward, FftConv, Forward
+from .fft_conv_cases import MODES, Array, Backward, FftConv, Forward, launched
 
 
 def fft_conv(
@@ -48,13 +48,5 @@ def fft_conv(
     )
     arrays_of_backward = {name: a for name, a in (given | written).items() if name != "y"}
     del given["grad_out"]
-    for launcher, arguments in (
-        ("fft_conv_forward", Forward(**given, y=written["y"])),
-        ("fft_conv_backward", Backward(**arrays_of_backward)),
-    ):
-        error = device.launch(launcher, size, arguments)
-        assert error == 0, device.report()
-    for name, tensor in results.items():
-        device.download(places[name], tensor)
-    device.free_all()
-    return list(results.values())
+    arguments = Forward(**given, y=written["y"]), Backward(**arrays_of_backward)
+    return launched(device, "fft_conv", size, arguments, results, places)

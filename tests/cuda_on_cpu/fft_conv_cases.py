@@ -9,6 +9,7 @@ import ctypes as c
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,15 +45,33 @@ class FftConv(c.Structure):
     ]
 
 
-def _arrays(*names: str) -> type[c.Structure]:
+def arrays(*names: str) -> type[c.Structure]:
     return type("Arrays", (c.Structure,), {"_fields_": [(name, Array) for name in names], "names": names})
 
 
-Forward = _arrays("x", "filter", "pre_gate", "post_gate", "skip", "y")
-Backward = _arrays(
+Forward = arrays("x", "filter", "pre_gate", "post_gate", "skip", "y")
+Backward = arrays(
     *("grad_out", "x", "filter", "pre_gate", "post_gate", "skip"),
     *("grad_x", "grad_filter", "grad_pre_gate", "grad_post_gate", "grad_skip"),
 )
+
+
+def launched(
+    device: Device,
+    op: str,
+    size: c.Structure,
+    arguments: tuple[c.Structure, c.Structure],
+    results: dict[str, Any],
+    places: dict[str, int],
+) -> list[Any]:
+    """The results of an op's launchers, forward and backward, which stand on the device at `places`."""
+    for direction, given in zip(("forward", "backward"), arguments, strict=True):
+        error = device.launch(f"{op}_{direction}", size, given)
+        assert error == 0, device.report()
+    for name, tensor in results.items():
+        device.download(places[name], tensor)
+    device.free_all()
+    return list(results.values())
 
 
 def array(tensor: Tensor) -> Array:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .device import DTYPES, Device
-from .fft_conv_cases import Array, _arrays
+from .fft_conv_cases import Array, arrays
 
 EPILOGUES = {None: 0, "silu": 1, "gelu": 2, "gated": 3}
 
@@ -26,11 +26,11 @@ class ShortConv(c.Structure):
     ]
 
 
-Forward = _arrays("x", "filter", "bias", "y", "product")
-Backward = _arrays(
+Forward = arrays("x", "filter", "bias", "y", "product")
+Backward = arrays(
     *("grad_out", "grad_product", "x", "filter", "bias"), *("grad_x", "grad_filter", "grad_bias")
 )
-Step = _arrays("x", "state", "filter", "bias", "y", "next")
+Step = arrays("x", "state", "filter", "bias", "y", "next")
 
 
 def array(tensor: Tensor, pointer: int, axes: tuple[int | None, int | None, int | None]) -> Array:
