@@ -43,7 +43,7 @@ def problem() -> str | None:
     compiler = shlex.split(os.environ.get("CXX", ""))[:1]
     if not any(map(shutil.which, compiler or ("c++", "g++", "clang++"))):
         where = f"CXX is {compiler[0]}, which was not found" if compiler else "no C++ compiler was found"
-        return f"{where}; install GCC 11 or Clang 14 or newer, or set CXX to one"
+        return f"{where}; install GCC 12 or Clang 14 or newer, or set CXX to one"
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not header.is_file():
         return f"{header} does not exist; install the development files of this Python (python3-dev)"

@@ -16,7 +16,7 @@ import torch
 import equiconv
 
 ROOT = Path(__file__).parent.parent
-CAPABILITIES = ("baseline", "avx2", "avx512")
+CAPABILITIES = ("baseline", "avx2", "avx512", "amx")
 BINARIES = Path(equiconv._C.__file__).parent
 VARIABLES = ("EQUICONV_CPU_CAPABILITY", "EQUICONV_TORCH_DIR")
 CUDA_BUILT = equiconv.build_info()["nvcc"] is not None
@@ -122,9 +122,9 @@ def test_torch_that_will_not_do(tmp_path: Path, version: str, headers: bool, sen
         ({"EQUICONV_TORCH_DIR": "/nowhere"}, "EQUICONV_TORCH_DIR is /nowhere, which holds no torch package"),
         (
             {"PATH": "", "CXX": ""},
-            "no C++ compiler was found; install GCC 11 or Clang 14 or newer, or set CXX",
+            "no C++ compiler was found; install GCC 12 or Clang 14 or newer, or set CXX",
         ),
-        ({"CXX": "no-such-compiler -O1"}, "CXX is no-such-compiler, which was not found; install GCC 11"),
+        ({"CXX": "no-such-compiler -O1"}, "CXX is no-such-compiler, which was not found; install GCC 12"),
     ],
 )
 @pytest.mark.parametrize("hook", ["get_requires_for_build_wheel", "prepare_metadata_for_build_editable"])
@@ -164,7 +164,7 @@ def test_unknown_capability_is_a_sentence() -> None:
     ran, sentence = info(EQUICONV_CPU_CAPABILITY="sse9")
     assert not ran
     assert sentence == (
-        "ImportError: equiconv: EQUICONV_CPU_CAPABILITY must be baseline, avx2 or avx512, but is sse9"
+        "ImportError: equiconv: EQUICONV_CPU_CAPABILITY must be baseline, avx2, avx512 or amx, but is sse9"
     )
 
 

@@ -76,6 +76,9 @@ SAMPLES = (
     sample("many-orientations", 6, 5, 40, 21, 12, 40),
     sample("cloud-large", 60, 50, 700, 1, 33, 48, **CLOUD),
     sample("shared-large", 20, 30, 200, 8, 16, 33, **SHARED),
+    sample("odd-large", 9, 8, 40, 2, 70, 65),
+    sample("odd-large-shared", 9, 8, 40, 3, 65, 96, **SHARED),
+    sample("odd-large-float32-weight", 9, 8, 40, 2, 66, 80, float32=frozenset(["weight"])),
     sample("one-receiver", 50, 1, 1000, 2, 8, 20),
     sample("one-sender", 1, 50, 400, 2, 8, 20),
     sample("many-receivers", 40, 3000, 500, 1, 4, 16),
@@ -189,6 +192,7 @@ class TestContract(contract.Contract):
         exact=reference,
         of_squares=reference,  # the op sums products of the arguments' entries
         dispatched=dispatched,
+        capabilities=(*contract.CAPABILITIES, "amx"),
         on_emulator=on_emulator,
     )
 

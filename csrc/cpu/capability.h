@@ -5,8 +5,8 @@
 
 namespace equiconv::cpu {
 
-enum class Capability { baseline, avx2, avx512 };  // each includes those before it
-inline constexpr std::array<std::string_view, 3> capability_names{"baseline", "avx2", "avx512"};
+enum class Capability { baseline, avx2, avx512, amx };  // each includes those before it
+inline constexpr std::array<std::string_view, 4> capability_names{"baseline", "avx2", "avx512", "amx"};
 
 // The best capability of this machine.
 Capability detected_capability();

@@ -14,6 +14,7 @@ namespace {
 template <class Kernels>
 const Kernels& choose(const Kernels& baseline, const Kernels& avx2, const Kernels& avx512) {
   switch (cpu_capability()) {
+    case Capability::amx:
     case Capability::avx512: return avx512;
     case Capability::avx2: return avx2;
     default: return baseline;
@@ -50,9 +51,13 @@ extern const GateKernels gate;
 extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
 }  // namespace avx512
+namespace amx {  // of the ops that multiply matrices
+extern const PairMessageKernels pair_message;
+}  // namespace amx
 #else
 namespace avx2 = baseline;
 namespace avx512 = baseline;
+namespace amx = baseline;
 #endif
 
 const FftConvKernels& fft_conv() { return choose(baseline::fft_conv, avx2::fft_conv, avx512::fft_conv); }
@@ -66,6 +71,7 @@ const ConditionedConvKernels& conditioned_conv() {
 }
 
 const PairMessageKernels& pair_message() {
+  if (cpu_capability() == Capability::amx) return amx::pair_message;
   return choose(baseline::pair_message, avx2::pair_message, avx512::pair_message);
 }
 

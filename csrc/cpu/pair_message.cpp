@@ -6,6 +6,8 @@
 // lies in blocks of a tile's columns, which pass through the inner caches again and again; basis and out go
 // by once, features as often as they are sent.
 //
+// bfloat16 is multiplied on a matrix unit where there is one, and it pays (row_product_amx.h).
+//
 // Both gradients start from rows p = x[s] * grad_out[r], some dozens at a time: that of basis is p times the
 // transposed weight, that of the weight the basis transposed times p.
 //
@@ -18,17 +20,23 @@
 
 #include "arena.h"
 #include "pairs.h"
+#include "row_product.h"
 #include "team.h"
-#include "tile.h"
+#if defined(__AMX_BF16__)
+#include "row_product_amx.h"
+#endif
 
 namespace {
 
 using namespace equiconv;
 
+// The bfloat16 that a number is the sum of.
+int parts_of(DType dtype) { return dtype == DType::bfloat16 ? 1 : 3; }
+
 // ---- the weight ---------------------------------------------------------------------------------
-template <class T>
-void pack_weight(const InputRows& weight, std::int64_t functions, std::int64_t channels, bool transposed,
-                 T* out) {
+template <class T, class Product>
+void pack_weight(const InputRows& weight, const Product& product, bool transposed,
+                 typename Product::Right& out) {
   with_storage(weight.dtype, [&](auto* storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
     if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>) {
@@ -36,22 +44,22 @@ void pack_weight(const InputRows& weight, std::int64_t functions, std::int64_t c
       const auto entry = [&](std::int64_t k, std::int64_t c) {
         return widen(w[k * weight.row + c * weight.entry]);
       };
-      if (transposed)
-        pack<T>(channels, functions, [&](std::int64_t c, std::int64_t k) { return entry(k, c); }, out);
-      else pack<T>(functions, channels, entry, out);
+      if (transposed) product.pack_right([&](std::int64_t c, std::int64_t k) { return entry(k, c); }, out);
+      else product.pack_right(entry, out);
     }
   });
 }
 
 // ---- the sums of messages ------------------------------------------------------------------------
-template <class T>
+template <class T, class Product>
 class Aggregate {
  public:
   Aggregate(const PairMessage& size, const PairAggregate& a, int threads, cpu::Parallel parallel)
       : size_(size),
         a_(a),
         groups_(a.pairs, a.groups),
-        basis_(a.basis, size.functions, 1),
+        product_(size.functions, size.channels, parts_of(a.basis.dtype), parts_of(a.weight.dtype)),
+        basis_(a.basis, size.functions, Product::kMultiple),
         team_{parallel, threads},
         columns_(round_up(size.channels, kLanes<T>)) {
     // Groups go to threads in runs with about as many pairs; where there are few groups, orientations as
@@ -62,7 +70,7 @@ class Aggregate {
 
   std::int64_t scratch() const {
     Arena arena(nullptr);
-    arena.take<T>(packed_size<T>(size_.functions, size_.channels));
+    typename Product::Right(product_, arena);
     for (std::int64_t i = 0; i < pieces_ * cuts_; ++i) Slot(*this, arena);
     return arena.used();
   }
@@ -70,13 +78,14 @@ class Aggregate {
   void run(void* scratch) const {
     const FlushSubnormals flush;
     Arena arena(scratch);
-    T* weight = arena.take<T>(packed_size<T>(size_.functions, size_.channels));
-    pack_weight<T>(a_.weight, size_.functions, size_.channels, false, weight);
+    typename Product::Right weight(product_, arena);
+    pack_weight<T>(a_.weight, product_, false, weight);
     std::vector<Slot> slots;
     for (std::int64_t i = 0; i < pieces_ * cuts_; ++i) slots.emplace_back(*this, arena);
     with_arithmetic_storage<T>(a_.x.dtype, [&](auto* storage) {
       using S = std::remove_pointer_t<decltype(storage)>;
       team_(pieces_ * cuts_, [&](std::int64_t i) {
+        [[maybe_unused]] const typename Product::Session session;
         const std::int64_t piece = i / cuts_, cut = i % cuts_;
         const Work work{groups_.first_of(piece, pieces_), groups_.first_of(piece + 1, pieces_),
                         size_.orientations * cut / cuts_, size_.orientations * (cut + 1) / cuts_};
@@ -86,15 +95,17 @@ class Aggregate {
   }
 
  private:
+  static constexpr int kRows = Product::kRows;
   // Groups and orientations of one piece of work.
   struct Work {
     std::int64_t group, group_end, o, o_end;
   };
   struct Slot {
     T *open, *copies;  // the sums of a group that goes on in the next tile; a tile's basis rows
-    Slot(const Aggregate& f, Arena& arena) {
+    typename Product::LeftRoom left;
+    Slot(const Aggregate& f, Arena& arena) : left(f.product_, arena) {
       open = arena.take<T>((f.size_.orientations + f.cuts_ - 1) / f.cuts_ * f.columns_);
-      copies = arena.take<T>(f.basis_.room(kTileRows));
+      copies = arena.take<T>(f.basis_.room(kRows));
     }
   };
   // Consecutive pairs: bit m of `ends` tells that pair m is its group's last.
@@ -103,11 +114,11 @@ class Aggregate {
     int count = 0;
     unsigned ends = 0;
     bool open = false;  // the first group began in an earlier tile
-    std::int64_t neighbour[kTileRows], row[kTileRows], group[kTileRows];
+    std::int64_t neighbour[kRows], row[kRows], group[kRows];
   };
 
   template <class S>
-  void groups(const Work& work, const T* weight, Slot& slot) const {
+  void groups(const Work& work, const typename Product::Right& weight, Slot& slot) const {
     Tile tile;
     tile.first = groups_.offset[work.group];
     for (std::int64_t g = work.group; g < work.group_end; ++g) {
@@ -116,7 +127,7 @@ class Aggregate {
         const int m = tile.count++;
         tile.neighbour[m] = groups_.neighbour[i], tile.row[m] = groups_.row[i], tile.group[m] = g;
         if (i + 1 == end) tile.ends |= 1u << m;
-        if (tile.count == kTileRows) {
+        if (tile.count == kRows) {
           messages<S>(tile, work, weight, slot);
           const bool open = i + 1 < end;
           tile = Tile{};
@@ -128,24 +139,25 @@ class Aggregate {
           std::fill_n(row_of<S>(a_.out, g, o), size_.channels, S{});
     }
     if (tile.count) {
-      for (int m = tile.count; m < kTileRows; ++m)  // computed, and left
+      for (int m = tile.count; m < kRows; ++m)  // computed, and left
         tile.neighbour[m] = tile.neighbour[0], tile.row[m] = tile.row[0];
       messages<S>(tile, work, weight, slot);
     }
   }
 
   template <class S>
-  void messages(const Tile& tile, const Work& work, const T* weight, Slot& slot) const {
+  void messages(const Tile& tile, const Work& work, const typename Product::Right& weight, Slot& slot) const {
     const std::int64_t together = size_.shared ? work.o_end - work.o : 1;  // orientations of one filter
     for (std::int64_t o = work.o; o < work.o_end; o += together) {
-      RowsOfLeft<T, kTileRows> basis;
-      for (int m = 0; m < kTileRows; ++m) basis.row[m] = basis_.get(tile.row[m], o, m, slot.copies);
+      const T* basis[kRows];
+      for (int m = 0; m < kRows; ++m) basis[m] = basis_.get(tile.row[m], o, m, slot.copies);
+      const auto left = product_.prepare(basis, slot.left);
       if (o + together < work.o_end) fetch<S>(tile.first, tile.count, o + together);
-      else fetch<S>(tile.first + tile.count, kTileRows, work.o);
+      else fetch<S>(tile.first + tile.count, kRows, work.o);
       for_columns<T>(size_.channels, [&](auto vectors, std::int64_t c) {
         constexpr int V = vectors();
-        Vec<T> filter[kTileRows][V];
-        multiply<T>(size_.functions, basis, weight + c * size_.functions, V * kLanes<T>, filter);
+        Vec<T> filter[kRows][V];
+        product_.template multiply<V>(left, weight, c, filter);
         for (std::int64_t p = o; p < o + together; ++p)
           sums<S, V>(tile, p, c, filter, slot.open + (p - work.o) * columns_ + c);
       });
@@ -171,13 +183,13 @@ class Aggregate {
   // Adds filter * feature over the tile's groups; each that ends is stored, the last may stay open.
   template <class S, int V>
   EQUICONV_INLINE void sums(const Tile& tile, std::int64_t o, std::int64_t c,
-                            const Vec<T> (&filter)[kTileRows][V], T* open) const {
+                            const Vec<T> (&filter)[kRows][V], T* open) const {
     constexpr std::int64_t W = kLanes<T>;
     const std::int64_t left = size_.channels - c;
     Vec<T> sum[V];
     for (int v = 0; v < V; ++v) sum[v] = tile.open ? load(open + v * W) : Vec<T>{};
 #pragma GCC unroll 16
-    for (int m = 0; m < kTileRows; ++m) {
+    for (int m = 0; m < kRows; ++m) {
       if (m < tile.count) {
         const auto x = features<S>(a_.x, tile.neighbour[m], o);
 #pragma GCC unroll 2
@@ -195,30 +207,33 @@ class Aggregate {
   PairMessage size_;
   PairAggregate a_;
   Groups groups_;
+  Product product_;
   BasisRows<T> basis_;
   Team team_;
   std::int64_t columns_, pieces_, cuts_;
 };
 
 // ---- the gradients of basis and weight -----------------------------------------------------------
-template <class T>
+template <class T, class Product, class Outer>
 class Gradients {
  public:
   Gradients(const PairMessage& size, const PairGradients& a, int threads, cpu::Parallel parallel)
       : size_(size),
         a_(a),
         groups_(a.pairs, size.receivers),
-        basis_(a.basis, size.functions, kShortTile),
+        basis_(a.basis, size.functions, Outer::kWhole),
         team_{parallel, threads},
         rows_(size.pairs * size.filters()),
-        columns_(round_up(size.channels, kLanes<T>)),
-        functions_(round_up(size.functions, kShortTile)) {
+        columns_(round_up(size.channels, std::max<std::int64_t>(Product::kMultiple, kLanes<T>))),
+        functions_(round_up(size.functions, Outer::kWhole)),
+        product_(size.channels, size.functions, products_parts(), parts_of(a.weight.dtype)),
+        outer_(size.functions, size.channels, columns_, parts_of(a.basis.dtype), products_parts()) {
     runs_ = std::clamp<std::int64_t>(rows_ / kRunRows, 1, kRuns);
   }
 
   std::int64_t scratch() const {
     Arena arena(nullptr);
-    Shared(*this, arena);
+    typename Product::Right(product_, arena);
     for (std::int64_t i = 0; i < runs_; ++i) Slot(*this, arena);
     return arena.used();
   }
@@ -226,38 +241,42 @@ class Gradients {
   void run(void* scratch) const {
     const FlushSubnormals flush;
     Arena arena(scratch);
-    const Shared shared(*this, arena);
-    if (a_.grad_basis) pack_weight<T>(a_.weight, size_.functions, size_.channels, true, shared.weight);
+    typename Product::Right weight(product_, arena);
+    if (a_.grad_basis) pack_weight<T>(a_.weight, product_, true, weight);
     std::vector<Slot> slots;
     for (std::int64_t i = 0; i < runs_; ++i) slots.emplace_back(*this, arena);
     with_arithmetic_storage<T>(a_.x.dtype, [&](auto* storage) {
       using S = std::remove_pointer_t<decltype(storage)>;
       team_(runs_, [&](std::int64_t i) {
+        [[maybe_unused]] const typename Product::Session session;
         Slot& slot = slots[std::size_t(i)];
+        std::fill_n(slot.products, kBlock * columns_, T(0));  // beyond the channels they stay so
         if (a_.grad_weight) std::fill_n(slot.grad_weight, functions_ * columns_, T(0));
         const std::int64_t end = rows_ * (i + 1) / runs_;
         std::int64_t row = rows_ * i / runs_;
         std::int64_t group = row < end ? groups_.of(row / size_.filters()) : 0;
-        for (; row < end; row += kBlock) block<S>(row, std::min(row + kBlock, end), group, slot, shared);
+        for (; row < end; row += kBlock) block<S>(row, std::min(row + kBlock, end), group, slot, weight);
       });
     });
     if (a_.grad_weight) finish(slots);
   }
 
  private:
+  // Of a product of two bfloat16 two parts are all of it.
+  int products_parts() const {
+    const bool exact = a_.x.dtype == DType::bfloat16 && size_.filters() == size_.orientations;
+    return exact ? 2 : 3;
+  }
   // The gradient of the weight is summed in runs of rows that depend on the sizes alone.
   static constexpr std::int64_t kRuns = 32, kRunRows = 256;
-  static constexpr std::int64_t kBlock = 48;  // rows at a time
+  static constexpr int kRows = Product::kRows;
+  static constexpr std::int64_t kBlock = Outer::kBlock;  // rows at a time
 
-  struct Shared {
-    T* weight;
-    Shared(const Gradients& b, Arena& arena) {
-      weight = arena.take<T>(b.a_.grad_basis ? packed_size<T>(b.size_.channels, b.size_.functions) : 0);
-    }
-  };
   struct Slot {
+    typename Product::LeftRoom left;
+    typename Outer::Room outer;
     T *grad_weight, *products, *copies;
-    Slot(const Gradients& b, Arena& arena) {
+    Slot(const Gradients& b, Arena& arena) : left(b.product_, arena), outer(b.outer_, arena) {
       grad_weight = arena.take<T>(b.a_.grad_weight ? b.functions_ * b.columns_ : 0);
       products = arena.take<T>(kBlock * b.columns_);
       copies = arena.take<T>(b.a_.grad_weight ? b.basis_.room(kBlock) : 0);
@@ -267,7 +286,7 @@ class Gradients {
   // Rows [begin, end), which are pairs and their filters; `group` is that of the first, and then of the next.
   template <class S>
   void block(std::int64_t begin, std::int64_t end, std::int64_t& group, Slot& slot,
-             const Shared& shared) const {
+             const typename Product::Right& weight) const {
     constexpr std::int64_t W = kLanes<T>;
     const std::int64_t filters = size_.filters(),
                        together = size_.orientations / std::max<std::int64_t>(filters, 1);
@@ -292,59 +311,43 @@ class Gradients {
       }
       if (a_.grad_weight) basis[i] = basis_.get(pairs[i], o, i, slot.copies);
     }
-    if (a_.grad_basis) basis_gradients<S>(count, products, pairs, orientations, shared);
-    if (a_.grad_weight) weight_gradients(count, basis, slot);
+    if (a_.grad_basis) basis_gradients<S>(count, products, pairs, orientations, slot, weight);
+    if (a_.grad_weight) outer_.add(count, basis, products, slot.outer, slot.grad_weight);
   }
 
   template <class S>
   void basis_gradients(int count, const T* const* products, const std::int64_t* pairs,
-                       const std::int64_t* orientations, const Shared& shared) const {
-    for (int first = 0; first < count; first += kTileRows) {
-      RowsOfLeft<T, kTileRows> left;
-      S* out[kTileRows];
-      for (int m = 0; m < kTileRows; ++m) {  // the last row again and again, if need be
+                       const std::int64_t* orientations, const Slot& slot,
+                       const typename Product::Right& weight) const {
+    for (int first = 0; first < count; first += kRows) {
+      const T* rows[kRows];
+      S* out[kRows];
+      for (int m = 0; m < kRows; ++m) {  // the last row again and again, if need be
         const int i = std::min(first + m, count - 1);
-        left.row[m] = products[i];
+        rows[m] = products[i];
         out[m] = row_of<S>(a_.grad_basis, pairs[i], orientations[i]);
       }
+      const auto left = product_.prepare(rows, slot.left);
       for_columns<T>(size_.functions, [&](auto vectors, std::int64_t k) {
         constexpr int V = vectors();
-        Vec<T> sum[kTileRows][V];
-        multiply<T>(size_.channels, left, shared.weight + k * size_.channels, V * kLanes<T>, sum);
+        Vec<T> sum[kRows][V];
+        product_.template multiply<V>(left, weight, k, sum);
         if (k + V * kLanes<T> <= size_.functions) {
 #pragma GCC unroll 16
-          for (int m = 0; m < kTileRows; ++m)
+          for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 2
             for (int v = 0; v < V; ++v) store(out[m] + k + v * kLanes<T>, sum[m][v]);
         } else {
-          T all[kTileRows][V * kLanes<T>];
+          T all[kRows][V * kLanes<T>];
 #pragma GCC unroll 16
-          for (int m = 0; m < kTileRows; ++m)
+          for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 2
             for (int v = 0; v < V; ++v) store(all[m] + v * kLanes<T>, sum[m][v]);
-          for (int m = 0; m < kTileRows; ++m)
+          for (int m = 0; m < kRows; ++m)
             for (std::int64_t i = 0; i < size_.functions - k; ++i) narrow(out[m] + k + i, all[m][i]);
         }
       });
     }
-  }
-
-  // Adds the basis transposed times the products, of which some columns stay in the first cache for all rows.
-  void weight_gradients(int count, const T* const* basis, Slot& slot) const {
-    for_columns<T>(size_.channels, [&](auto vectors, std::int64_t c) {
-      for_rows(functions_, [&](auto rows, std::int64_t k) {
-        constexpr int V = vectors(), M = rows();
-        Vec<T> sum[M][V];
-        multiply<T>(count, ColumnsOfLeft<T>{basis, k}, slot.products + c, columns_, sum);
-#pragma GCC unroll 16
-        for (int m = 0; m < M; ++m)
-#pragma GCC unroll 2
-          for (int v = 0; v < V; ++v) {
-            T* total = slot.grad_weight + (k + m) * columns_ + c + v * kLanes<T>;
-            store(total, load(total) + sum[m][v]);
-          }
-      });
-    });
   }
 
   // The sum over the runs, pairwise.
@@ -371,27 +374,66 @@ class Gradients {
   Groups groups_;
   BasisRows<T> basis_;
   Team team_;
-  std::int64_t rows_, columns_, functions_, runs_;
+  std::int64_t rows_, columns_, functions_, runs_ = 1;
+  Product product_;
+  Outer outer_;
 };
 
 // ---- the table -----------------------------------------------------------------------------------
+// Calls f with the products that a call is made of.
+struct InRegisters {
+  template <class T>
+  using Product = RegisterProduct<T>;
+  template <class T>
+  using Outer = RegisterOuter<T>;
+};
+template <class T, class F>
+auto with_products([[maybe_unused]] const PairMessage& size, [[maybe_unused]] DType dtype, F f) {
+#if defined(__AMX_BF16__)
+  if constexpr (std::is_same_v<T, float>)
+    if (dtype == DType::bfloat16 && pays_on_matrix_unit(size.functions, size.channels))
+      return f(OnMatrixUnit{});
+#endif
+  return f(InRegisters{});
+}
+
+template <class F>
+auto with_aggregate(const PairMessage& size, const PairAggregate& a, int threads, cpu::Parallel parallel,
+                    F f) {
+  return with_arithmetic(a.x.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return with_products<T>(size, a.x.dtype, [&](auto products) {
+      using Product = typename decltype(products)::template Product<T>;
+      return f(Aggregate<T, Product>(size, a, threads, parallel));
+    });
+  });
+}
+template <class F>
+auto with_gradients(const PairMessage& size, const PairGradients& a, int threads, cpu::Parallel parallel,
+                    F f) {
+  return with_arithmetic(a.x.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return with_products<T>(size, a.x.dtype, [&](auto products) {
+      using Product = typename decltype(products)::template Product<T>;
+      using Outer = typename decltype(products)::template Outer<T>;
+      return f(Gradients<T, Product, Outer>(size, a, threads, parallel));
+    });
+  });
+}
+
 std::int64_t aggregate_scratch(const PairMessage& size, const PairAggregate& a, int threads) {
-  return with_arithmetic(a.x.dtype,
-                         [&](auto t) { return Aggregate<decltype(t)>(size, a, threads, nullptr).scratch(); });
+  return with_aggregate(size, a, threads, nullptr, [](const auto& call) { return call.scratch(); });
 }
 std::int64_t gradients_scratch(const PairMessage& size, const PairGradients& a, int threads) {
-  return with_arithmetic(a.x.dtype,
-                         [&](auto t) { return Gradients<decltype(t)>(size, a, threads, nullptr).scratch(); });
+  return with_gradients(size, a, threads, nullptr, [](const auto& call) { return call.scratch(); });
 }
 void aggregate(const PairMessage& size, const PairAggregate& a, void* scratch, int threads,
                cpu::Parallel parallel) {
-  with_arithmetic(a.x.dtype,
-                  [&](auto t) { Aggregate<decltype(t)>(size, a, threads, parallel).run(scratch); });
+  with_aggregate(size, a, threads, parallel, [&](const auto& call) { call.run(scratch); });
 }
 void gradients(const PairMessage& size, const PairGradients& a, void* scratch, int threads,
                cpu::Parallel parallel) {
-  with_arithmetic(a.x.dtype,
-                  [&](auto t) { Gradients<decltype(t)>(size, a, threads, parallel).run(scratch); });
+  with_gradients(size, a, threads, parallel, [&](const auto& call) { call.run(scratch); });
 }
 
 }  // namespace
