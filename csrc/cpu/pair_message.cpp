@@ -7,7 +7,8 @@
 // by once, features as often as they are sent.
 //
 // Both gradients start from rows p = x[s] * grad_out[r], some dozens at a time: that of basis is p times the
-// transposed weight, that of the weight the basis transposed times p.
+// transposed weight, that of the weight the basis transposed times p. Where a basis row serves both directions
+// of a pair, p is the sum of both directions' products.
 //
 // A sum's order is that of its group, or depends on the sizes alone, whatever the number of threads.
 // Bound by arithmetic, 2 * functions operations a pair, orientation and channel, from 64 functions or so.
@@ -51,7 +52,7 @@ class Aggregate {
       : size_(size),
         a_(a),
         groups_(a.pairs, a.groups),
-        basis_(a.basis, size.functions, 1),
+        basis_(a.basis, size.functions, 1, size.antipodes),
         team_{parallel, threads},
         columns_(round_up(size.channels, kLanes<T>)) {
     // Groups go to threads in runs with about as many pairs; where there are few groups, orientations as
@@ -157,9 +158,7 @@ class Aggregate {
   EQUICONV_INLINE void fetch(std::int64_t first, int count, std::int64_t o) const {
     const std::int64_t end = std::min(first + count, groups_.offset[groups_.count]);
     for (std::int64_t i = first; i < end; ++i) {
-      fetch_row(row_of<char>(a_.basis, 0, 0) +
-                    bytes_of(a_.basis.dtype) * (groups_.row[i] * a_.basis.row + o * a_.basis.orientation),
-                size_.functions * bytes_of(a_.basis.dtype));
+      fetch_row(basis_.place(groups_.row[i], o), size_.functions * bytes_of(a_.basis.dtype));
       fetch_row(reinterpret_cast<const char*>(row_of<S>(a_.x, groups_.neighbour[i], o)),
                 size_.channels * std::int64_t(sizeof(S)));
     }
@@ -210,7 +209,7 @@ class Gradients {
         groups_(a.pairs, size.receivers),
         basis_(a.basis, size.functions, kShortTile),
         team_{parallel, threads},
-        rows_(size.pairs * size.filters()),
+        rows_(size.rows() * size.filters()),
         columns_(round_up(size.channels, kLanes<T>)),
         functions_(round_up(size.functions, kShortTile)) {
     runs_ = std::clamp<std::int64_t>(rows_ / kRunRows, 1, kRuns);
@@ -282,12 +281,19 @@ class Gradients {
       T* product = slot.products + i * columns_;
       products[i] = product;
       const std::int64_t sender = groups_.neighbour[pair];
+      const bool both_ways = pairs[i] < size_.reversals();
       for (std::int64_t c = 0; c < size_.channels; c += W) {
         const std::int64_t left = size_.channels - c;
+        const auto of = [&](const InputRows& a, std::int64_t point, std::int64_t p) {
+          return features<S>(a, point, p).vector(c, left);
+        };
         Vec<T> sum{};
-        for (std::int64_t p = o; p < o + together; ++p)
-          sum += features<S>(a_.x, sender, p).vector(c, left) *
-                 features<S>(a_.grad_out, group, p).vector(c, left);
+        for (std::int64_t p = o; p < o + together; ++p) {
+          sum += of(a_.x, sender, p) * of(a_.grad_out, group, p);
+          if (!both_ways) continue;
+          const std::int64_t opposite = size_.antipodes.of[p];
+          sum += of(a_.x, group, opposite) * of(a_.grad_out, sender, opposite);
+        }
         store(product + c, sum);
       }
       if (a_.grad_weight) basis[i] = basis_.get(pairs[i], o, i, slot.copies);
