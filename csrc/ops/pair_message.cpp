@@ -68,13 +68,13 @@ void check_one_way(const OneWay& pairs, const GraphTensors& graph, const Tensor&
   if (!antipode.is_contiguous()) refuse(kOp, ": antipode must be contiguous, but is not");
 #ifndef EQUICONV_CUDA
   const auto* of = antipode.const_data_ptr<std::int64_t>();
-  for (std::int64_t o = 0; o < orientations; ++o) {
+  for (std::int64_t o = 0; o < orientations; ++o)
     if (of[o] < 0 || of[o] >= orientations)
       refuse(kOp, ": antipode must be 0 to ", orientations - 1, ", but antipode[", o, "] is ", of[o]);
+  for (std::int64_t o = 0; o < orientations; ++o)
     if (of[of[o]] != o)
-      refuse(kOp, ": antipode must lead back from the opposite of each orientation, but antipode[", o,
-             "] is ", of[o], " and antipode[", of[o], "] is ", of[of[o]]);
-  }
+      refuse(kOp, ": antipode must lead back to where it comes from, but leads from ", o, " to ", of[o],
+             " to ", of[of[o]]);
 #endif
 }
 

@@ -11,14 +11,22 @@ from .device import DTYPES, Device, from_bfloat16, to_bfloat16
 from .fft_conv_cases import TOLERANCE, rounded
 
 
-class PairMessage(c.Structure):
-    """equiconv::PairMessage of csrc/pair_message.h, as those below."""
+class Antipodes(c.Structure):
+    """equiconv::Antipodes of csrc/pair_message.h, as those below."""
 
+    _fields_ = [("rows", c.c_int64), ("of", c.c_void_p)]
+
+
+A_ROW_FOR_EACH_PAIR = Antipodes(2**63 - 1, None)
+
+
+class PairMessage(c.Structure):
     _fields_ = [
         *((name, c.c_int64) for name in ("pairs", "senders", "receivers")),
         *((name, c.c_int64) for name in ("orientations", "functions", "channels")),
         ("shared", c.c_bool),
         ("tf32", c.c_bool),
+        ("antipodes", Antipodes),
     ]
 
 
@@ -157,7 +165,7 @@ class PairCase:
     def run(self, device: Device) -> dict[str, np.ndarray]:
         size = PairMessage(
             *(self.pairs, self.senders, self.receivers, self.orientations, self.functions, self.channels),
-            *(self.shared, self.tf32),
+            *(self.shared, self.tf32, A_ROW_FOR_EACH_PAIR),
         )
         senders, receivers = self.graph()
         by_receiver = self.groups(device, receivers, senders, self.receivers)
