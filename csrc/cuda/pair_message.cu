@@ -210,11 +210,13 @@ cudaError_t with_basis_scheme(const PairMessage& size, DType stored, DType weigh
   }
 }
 
-template <class F>
+// Of bfloat16 a product is two parts of its own exactly, a sum of two is three, less 2^-24 of it.
+template <bool kBothWays, class F>
 cudaError_t with_weight_scheme(const PairMessage& size, DType stored, F f) {
+  constexpr int kParts = kBothWays ? 3 : 2;
   switch (stored) {
     case DType::float64: return f(Scheme<double, double, 1, 1, false>());
-    case DType::bfloat16: return f(Scheme<__nv_bfloat16, __nv_bfloat16, 1, 2, true>());
+    case DType::bfloat16: return f(Scheme<__nv_bfloat16, __nv_bfloat16, 1, kParts, true>());
     case DType::float16: return f(Scheme<__half, ptx::tf32, 1, 2, true>());
     default:
       return size.tf32 ? f(Scheme<float, ptx::tf32, 1, 1, true>())
@@ -235,7 +237,7 @@ cudaError_t gradients(Call& call, const PairGradients& a) {
         }))
       return e;
   if (!a.grad_weight) return cudaSuccess;
-  return with_weight_scheme(call.size, a.x.dtype, [&](auto scheme) {
+  return with_weight_scheme<kBothWays>(call.size, a.x.dtype, [&](auto scheme) {
     return call.weight_gradient<decltype(scheme), kBothWays>(a);
   });
 }

@@ -17,10 +17,17 @@ struct Target {
   bool wide;
 };
 
+// Where a row begins, counted in elements; kNoRow is a row that is not there.
+constexpr std::int64_t kNoRow = -1;
+template <class Array>
+__device__ __forceinline__ std::int64_t place_of(const Array& a, std::int64_t row, std::int64_t orientation) {
+  return row * a.rows.row + orientation * a.rows.orientation;
+}
+
 template <class T, class Array>
 __device__ __forceinline__ auto* row_of(const Array& a, std::int64_t row, std::int64_t orientation) {
   using Pointee = std::conditional_t<std::is_same_v<Array, Source>, const T, T>;
-  return static_cast<Pointee*>(a.rows.data) + row * a.rows.row + orientation * a.rows.orientation;
+  return static_cast<Pointee*>(a.rows.data) + place_of(a, row, orientation);
 }
 
 // How the rows of a tile lie in shared memory: for products along them, in the order in which lanes come by;
@@ -38,13 +45,6 @@ struct Across {
       : pitch(((entries * int(sizeof(T)) + 127) / 128 * 128 + 32) / int(sizeof(T))) {}
   __device__ __forceinline__ int slot(int pair) const { return pair; }
 };
-
-// Where a row begins, counted in elements; kNoRow is a row that is not there.
-constexpr std::int64_t kNoRow = -1;
-__device__ __forceinline__ std::int64_t place_of(const Source& a, std::int64_t row,
-                                                 std::int64_t orientation) {
-  return row * a.rows.row + orientation * a.rows.orientation;
-}
 
 // Entries first … first + terms - 1 of one row for each of `pairs` pairs, zeros where there is none; `place`
 // is that of this lane's pair. Warp `warp` of `warps` brings its share.
