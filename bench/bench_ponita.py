@@ -5,7 +5,8 @@
 "backward" is a training step without its optimizer: outputs and the gradients of all parameters. With
 ``forces`` the outputs are forces, gradients of an energy by positions, which the step differentiates again.
 ``recompute`` is equiconv with a basis that is never stored. ``antipodal`` cases have undirected graphs and an
-antipodal grid, so that equiconv has one basis row for both directions of a pair. What is promised is promised of two threads.
+antipodal grid, so that equiconv has one basis row for both directions of a pair. What is promised is promised
+of two threads.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import torch
 from equiconv.bench import bench_ponita, harness
 from equiconv.bench.bench_ponita import BULK, FORCES, ModelCase
 
-
 ANTIPODAL = [replace(case, antipodal=True) for case in (BULK, FORCES)]
 
 
@@ -21,7 +20,15 @@ ANTIPODAL = [replace(case, antipodal=True) for case in (BULK, FORCES)]
 )
 def test_contestants_take_the_same_step(case: ModelCase) -> None:
     """Outputs and the gradients of everything, as they are timed."""
-    small = replace(case, length=6, cloud=case.cloud and 3, degree=3 if case.cloud else 4, orientations=4, functions=5, channels=4)
+    small = replace(
+        case,
+        length=6,
+        cloud=case.cloud and 3,
+        degree=3 if case.cloud else 4,
+        orientations=4,
+        functions=5,
+        channels=4,
+    )
     small = replace(small, layers=2, dtype="float64")
     results = {}
     for name in bench_ponita.MODELS:

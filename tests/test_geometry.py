@@ -77,7 +77,7 @@ def test_antipodal_repulsion() -> None:
         best = geometry.repulsion_sphere(count, antipodal=True)
         assert least_angle(best) == pytest.approx(degrees, abs=0.01)
     assert least_angle(grid) > 46  # of 50.2, without opposites
-    with pytest.raises(ValueError, match="count must be even where antipodal is True, but is 7$"):
+    with pytest.raises(ValueError, match=r"count must be even where antipodal is True, but is 7$"):
         geometry.repulsion_sphere(7, antipodal=True)
 
 

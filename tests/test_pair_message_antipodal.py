@@ -12,7 +12,6 @@ import pytest
 import torch
 from contract import Op, Refusal, Sample
 from cuda_on_cpu.pair_message import pair_message as on_emulator
-from test_pair_message import CLOUD, SHARED
 from torch import Tensor
 
 from equiconv import BasisNetwork, Graph, pair_message
@@ -32,9 +31,7 @@ def options_of(sizes: Mapping[str, int], *, loops: bool) -> dict[str, Any]:
     """Of N points and B rows: pairs in no order, with repetitions and points paired with themselves."""
     generator = torch.Generator().manual_seed(0)
     points = sizes["N"]
-    one, other = torch.randint(
-        max(points, 1), (2, sizes["B"] - loops * points), generator=generator
-    )
+    one, other = torch.randint(max(points, 1), (2, sizes["B"] - loops * points), generator=generator)
     return {
         "graph": Graph.undirected(one, other, points, self_loops=loops),
         "antipode": involution(sizes.get("O", 1)),
@@ -169,7 +166,7 @@ class TestContract(contract.Contract):
     )
 
 
-# ---- what is special about one row for both directions ------------------------------------------------------
+# ---- what is special about one row for both directions -------------------------------------------
 
 
 def double(*shape: int) -> Tensor:
@@ -218,9 +215,8 @@ def test_wide_indices() -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_dense_weights(shared: bool) -> None:
     given = options_of({"N": 9, "B": 24, "O": 4}, loops=True)
-    leaves = [
-        t.requires_grad_() for t in (double(9, 4, 5), double(24, 7) if shared else double(24, 4, 7), double(7, 5, 3))
-    ]
+    basis = double(24, 7) if shared else double(24, 4, 7)
+    leaves = [t.requires_grad_() for t in (double(9, 4, 5), basis, double(7, 5, 3))]
     results = []
     for function in (pair_message, reference):
         y = function(*leaves, **given)

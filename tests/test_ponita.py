@@ -569,8 +569,11 @@ def test_refuses_inputs(change: dict[str, Any], sentence: str) -> None:
         ),
         (
             lambda: FiberBundleConv(4, 4, 3, separable=False)(
-                torch.zeros(2, 2, 4), torch.zeros(3, 2, 2, 3), None,
-                Graph.complete([2], undirected=True), torch.tensor([1, 0]),
+                torch.zeros(2, 2, 4),
+                torch.zeros(3, 2, 2, 3),
+                None,
+                Graph.complete([2], undirected=True),
+                torch.tensor([1, 0]),
             ),
             "FiberBundleConv: antipode must be absent where separable is False, but is there",
         ),

@@ -7,8 +7,8 @@
 // by once, features as often as they are sent.
 //
 // Both gradients start from rows p = x[s] * grad_out[r], some dozens at a time: that of basis is p times the
-// transposed weight, that of the weight the basis transposed times p. Where a basis row serves both directions
-// of a pair, p is the sum of both directions' products.
+// transposed weight, that of the weight the basis transposed times p. Where a basis row serves both
+// directions of a pair, p is the sum of both directions' products.
 //
 // A sum's order is that of its group, or depends on the sizes alone, whatever the number of threads.
 // Bound by arithmetic, 2 * functions operations a pair, orientation and channel, from 64 functions or so.

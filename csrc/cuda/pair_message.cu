@@ -4,9 +4,9 @@
 //   c] grad basis[e, o, k] = sum_c weight[k, c] p[e, o, c],   p[e, o, c] = x[s(e), o, c] grad_out[r(e), o, c]
 //   grad weight[k, c]   = sum over pairs and orientations of basis[e, o, k] p[e, o, c]
 //
-// and the gradient of x is the first, senders and receivers exchanged. Where a basis row serves both directions
-// of a pair, p is the sum of both directions' products, for which its kernels have a form of their own; the sums
-// find a reversed pair's row at the opposite orientation. All three are products of a tall
+// and the gradient of x is the first, senders and receivers exchanged. Where a basis row serves both
+// directions of a pair, p is the sum of both directions' products, for which its kernels have a form of their
+// own; the sums find a reversed pair's row at the opposite orientation. All three are products of a tall
 // matrix of (pair, orientation) rows with a small one, and all that has a row and a channel lives in
 // registers.
 //
@@ -162,11 +162,10 @@ struct Call {
     const std::int64_t sums = blocks * teams.teams, entries = size.functions * size.channels;
     job.partials = workspace.take<Real>(sums * entries);
     if (!launches) return cudaSuccess;
-    if (const cudaError_t e =
-            Launch{dim3(unsigned(blocks), unsigned(parts_of_weight)),
-                   dim3(unsigned(32 * teams.warps() * teams.teams)),
-                   std::size_t(teams.teams * job.team_bytes()),
-                   stream}(cuda::weight_gradient<S, kBothWays>, job))
+    if (const cudaError_t e = Launch{dim3(unsigned(blocks), unsigned(parts_of_weight)),
+                                     dim3(unsigned(32 * teams.warps() * teams.teams)),
+                                     std::size_t(teams.teams * job.team_bytes()),
+                                     stream}(cuda::weight_gradient<S, kBothWays>, job))
       return e;
     return Launch{dim3(unsigned(quotient_up(entries, 32))), dim3(256), 256 * sizeof(Real), stream}(
         collect_weight<Real>, static_cast<const Real*>(job.partials), sums, size.functions, size.channels,

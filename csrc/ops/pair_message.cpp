@@ -63,8 +63,8 @@ void check_one_way(const OneWay& pairs, const GraphTensors& graph, const Tensor&
   if (antipode.scalar_type() != ScalarType::Long)
     refuse(kOp, ": antipode must be int64, but is ", text(antipode.scalar_type()));
   if (antipode.dim() != 1 || antipode.size(0) != orientations)
-    refuse(kOp, ": antipode must have shape (", orientations,
-           ",), one for each orientation of x, but has ", text(antipode.sizes()));
+    refuse(kOp, ": antipode must have shape (", orientations, ",), one for each orientation of x, but has ",
+           text(antipode.sizes()));
   if (!antipode.is_contiguous()) refuse(kOp, ": antipode must be contiguous, but is not");
 #ifndef EQUICONV_CUDA
   const auto* of = antipode.const_data_ptr<std::int64_t>();
@@ -92,13 +92,13 @@ PairMessage check(const Tensor& x, const Tensor& basis, const Tensor& weight, co
   check_rank(kOp, "weight", weight, 2, "(K, C) or (K, C, D)");
 
   PairMessage size{graph.senders.size(0),
-                         graph.sender_offsets.size(0) - 1,
-                         graph.receiver_offsets.size(0) - 1,
-                         x.dim() == 3 ? x.size(1) : 1,
-                         weight.size(0),
-                         weight.size(1),
-                         basis.dim() == 2,
-                         x.scalar_type() == ScalarType::Float && tf32_is_allowed()};
+                   graph.sender_offsets.size(0) - 1,
+                   graph.receiver_offsets.size(0) - 1,
+                   x.dim() == 3 ? x.size(1) : 1,
+                   weight.size(0),
+                   weight.size(1),
+                   basis.dim() == 2,
+                   x.scalar_type() == ScalarType::Float && tf32_is_allowed()};
   if (x.size(0) != size.senders)
     refuse(kOp, ": x must have a row for each sender of graph, ", size.senders, ", but has ", x.size(0));
   if (one_way) {
@@ -197,7 +197,8 @@ Tensor pair_message(const Tensor& x, const Tensor& basis, const Tensor& weight,
                     const Tensor& receiver_offsets, const Tensor& senders, const Tensor& receiver_rows,
                     const Tensor& sender_offsets, const Tensor& receivers, const Tensor& sender_rows) {
   return messages(x, basis, weight,
-                  {receiver_offsets, senders, receiver_rows, sender_offsets, receivers, sender_rows}, nullptr);
+                  {receiver_offsets, senders, receiver_rows, sender_offsets, receivers, sender_rows},
+                  nullptr);
 }
 
 Gradients pair_message_backward(const Tensor& grad_out, const Tensor& x, const Tensor& basis,
@@ -206,8 +207,8 @@ Gradients pair_message_backward(const Tensor& grad_out, const Tensor& x, const T
                                 const Tensor& receivers, const Tensor& sender_rows, bool need_x,
                                 bool need_basis, bool need_weight) {
   return gradients(grad_out, x, basis, weight,
-                   {receiver_offsets, senders, receiver_rows, sender_offsets, receivers, sender_rows}, nullptr,
-                   need_x, need_basis, need_weight);
+                   {receiver_offsets, senders, receiver_rows, sender_offsets, receivers, sender_rows},
+                   nullptr, need_x, need_basis, need_weight);
 }
 
 Tensor pair_message_antipodal(const Tensor& x, const Tensor& basis, const Tensor& weight,

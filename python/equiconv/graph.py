@@ -215,9 +215,7 @@ class Graph:
         given = cls.from_pairs(senders, receivers, num_points)
         ends = given.senders, given.receivers
         loops = torch.arange(num_points if self_loops else 0, device=given.device)
-        sending, receiving = (
-            torch.cat((one, loops, other)) for one, other in (ends, ends[::-1])
-        )
+        sending, receiving = (torch.cat((one, loops, other)) for one, other in (ends, ends[::-1]))
         both_ways = cls._build(sending, receiving, num_points, num_points)
         return dataclasses.replace(both_ways, one_way=both_ways._one_way(len(ends[0]) + len(loops)))
 

@@ -32,8 +32,9 @@ def within_radius(
             all in the other.
 
     Returns:
-        The graph, whose pairs (undirected: of one direction) are sorted by receiver, then sender; and shifts, (E, n): a pair's sender is at
-        ``positions[sender] + shift`` for its receiver. Shifts are differentiable in `cell`, and zero without.
+        The graph, whose pairs (undirected: of one direction) are sorted by receiver, then sender; and shifts,
+        (E, n): a pair's sender is at ``positions[sender] + shift`` for its receiver. Shifts are
+        differentiable in `cell`, and zero without.
 
     Raises:
         ImportError: vesin is not installed (``pip install vesin``).

@@ -59,9 +59,9 @@ class Ponita(nn.Module):
         recompute: whether every layer computes the basis functions of its pairs anew, where they are needed,
             instead of keeping them in memory, K numbers for each pair and orientation.
 
-    Where the graph is undirected (:meth:`equiconv.Graph.undirected`) and every orientation of the grid has its
-    opposite there, or points have none, one row of the basis serves both directions of a pair: half the basis
-    network, half its memory.
+    Where the graph is undirected (:meth:`equiconv.Graph.undirected`) and every orientation of the grid has
+    its opposite there, or points have none, one row of the basis serves both directions of a pair: half the
+    basis network, half its memory.
 
     The names of parameters are those of the published model, whose checkpoints load; its grid is not in them,
     and of those made with a random grid the outputs are reproduced only with that grid. Its `degree` counts
@@ -266,7 +266,7 @@ class Ponita(nn.Module):
         return mean(values[:, : self.output_dim]), mean(vectors)
 
     def _one_row_for_both(self, graph: Graph) -> tuple[Tensor | None, int]:
-        """Antipodes, where a basis row serves both directions of a pair, and for how many pairs there is one."""
+        """Antipodes, where a basis row serves both directions of a pair, and how many pairs have a row."""
         if self.antipode is None or graph.one_way is None:
             return None, graph.num_pairs
         return self.antipode, graph.num_rows

@@ -154,17 +154,14 @@ def _check(x: Tensor, basis: Tensor, weight: Tensor, *graph: Tensor) -> list[int
     require(
         have == want, lambda: f"{_OP}: x must have a row for each sender of graph, {want}, but has {have}"
     )
-    pairs, rows = senders.shape[0], basis.shape[0]
+    pairs, rows, kind = senders.shape[0], basis.shape[0], ""
     if antipodal:
         _, one_way, _, antipode = antipodal
         _check_antipode(antipode, x)
-        pairs = one_way.shape[0]
+        pairs, kind = one_way.shape[0], "undirected "
     require(
         rows == pairs,
-        lambda: (
-            f"{_OP}: basis must have a row for each {'undirected ' if antipodal else ''}pair of graph, {pairs}, "
-            f"but has {rows}"
-        ),
+        lambda: f"{_OP}: basis must have a row for each {kind}pair of graph, {pairs}, but has {rows}",
     )
     if basis.dim() == 3:
         require(

@@ -89,7 +89,7 @@ MUTATIONS = [
     Mutation("wrong index", "a reversed pair's orientation", WARPS,
              "orientation = antipodes.of[orientation];", "(void)0;"),
     Mutation("wrong index", "a reversed pair's points, of the basis", WARPS,
-             "bring(2, x, tile.group, opposite, reversed)", "bring(2, x, tile.neighbour, opposite, reversed)"),
+             "bring(2, x, tile.group, opposite,", "bring(2, x, tile.neighbour, opposite,"),
     Mutation("wrong index", "a reversed pair's orientation, of the weight", WEIGHT,
              "bring(2, job.x, tile.group, opposite, reversed)", "bring(2, job.x, tile.group, o, reversed)"),
     Mutation("missing guard", "self-loops counted twice, of the basis", WARPS,
