@@ -31,7 +31,8 @@ HAS_PYG = importlib.util.find_spec("torch_geometric") is not None
 class PairCase(Case):
     """A layer: `length` points in all, `degree` pairs a receiver, `channels`; clouds of `cloud` points are
     complete instead, and where `cloud` is 0 the points are one graph with random senders. `dense`: the weight
-    has a filter of every channel for every other."""
+    has a filter of every channel for every other. `antipodal`: the graph is undirected (of an even
+    degree), and one basis row serves both directions of a pair."""
 
     op: str = "pair_message"
     batch: int = 1
@@ -40,8 +41,9 @@ class PairCase(Case):
     functions: int
     cloud: int = 0
     dense: bool = False
+    antipodal: bool = False
 
-    settings: ClassVar[tuple[str, ...]] = ("op", "direction", "dtype", "dense", "device")
+    settings: ClassVar[tuple[str, ...]] = ("op", "direction", "dtype", "dense", "antipodal", "device")
 
     @property
     def sizes(self) -> dict[str, str]:
@@ -53,16 +55,30 @@ class PairCase(Case):
     def elements(self) -> int:
         return self.length * self.degree * self.orientations * self.channels
 
+    @property
+    def reversals(self) -> int:
+        """Pairs that have the basis row of another."""
+        loops = self.length if self.cloud else 0
+        return (self.length * self.degree - loops) // 2 if self.antipodal else 0
+
 
 def graph(case: Case) -> Graph:
     assert isinstance(case, PairCase)
     if case.cloud:
-        return Graph.complete([case.cloud] * (case.length // case.cloud), device=case.device)
+        clouds = [case.cloud] * (case.length // case.cloud)
+        return Graph.complete(clouds, undirected=case.antipodal, device=case.device)
     generator = torch.Generator().manual_seed(1)
-    senders = torch.randint(case.length, (case.length * case.degree,), generator=generator)
-    receivers = torch.arange(case.length).repeat_interleave(case.degree)
-    senders = senders.view(case.length, case.degree).sort(-1).values.flatten()
-    return Graph.from_pairs(senders.to(case.device), receivers.to(case.device), case.length)
+    degree = case.degree // 2 if case.antipodal else case.degree
+    senders = torch.randint(case.length, (case.length * degree,), generator=generator)
+    receivers = torch.arange(case.length).repeat_interleave(degree)
+    senders = senders.view(case.length, degree).sort(-1).values.flatten()
+    make = Graph.undirected if case.antipodal else Graph.from_pairs
+    return make(senders.to(case.device), receivers.to(case.device), case.length)
+
+
+def antipode(case: Case) -> Tensor | None:
+    assert isinstance(case, PairCase)
+    return torch.arange(case.orientations, device=case.device).flip(0) if case.antipodal else None
 
 
 def inputs(case: Case) -> Inputs:
@@ -70,7 +86,7 @@ def inputs(case: Case) -> Inputs:
     generator = torch.Generator().manual_seed(0)
     shapes = {
         "x": (case.length, case.orientations, case.channels),
-        "basis": (case.length * case.degree, case.orientations, case.functions),
+        "basis": (case.length * case.degree - case.reversals, case.orientations, case.functions),
         "weight": (case.functions, *[case.channels] * (1 + case.dense)),
     }
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
@@ -78,8 +94,10 @@ def inputs(case: Case) -> Inputs:
     return {name: tensor.to(case.device, DTYPES[case.dtype]) for name, tensor in tensors.items()}
 
 
-def eager(x: Tensor, basis: Tensor, weight: Tensor, graph: Graph) -> Tensor:
+def eager(x: Tensor, basis: Tensor, weight: Tensor, graph: Graph, antipode: Tensor | None = None) -> Tensor:
     """The expression in the code of point-cloud models."""
+    if antipode is not None:
+        basis = torch.cat((basis, basis[: graph.num_pairs - len(basis), antipode]))
     if weight.dim() == 2:
         message = (basis @ weight) * x[graph.senders]
     else:
@@ -97,7 +115,7 @@ def propagate() -> Callable[..., Tensor]:
         def __init__(self) -> None:
             super().__init__(aggr="add", node_dim=0)
 
-        def forward(self, x: Tensor, basis: Tensor, weight: Tensor, graph: Graph) -> Any:
+        def forward(self, x: Tensor, basis: Tensor, weight: Tensor, graph: Graph, antipode: None) -> Any:
             edge_index = torch.stack([graph.senders, graph.receivers])
             return self.propagate(edge_index, x=x, filter=basis @ weight)
 
@@ -112,7 +130,7 @@ BASELINES = ("eager", *(["propagate"] if HAS_PYG else []))
 PAIR_MESSAGE = Op(
     name="pair_message",
     inputs=inputs,
-    options=lambda case: {"graph": graph(case)},
+    options=lambda case: {"graph": graph(case), "antipode": antipode(case)},
     contestants={
         "equiconv": equiconv.pair_message,
         "eager": eager,
@@ -179,6 +197,7 @@ def groups() -> list[list[Entry]]:
             entries = [Entry(timed, contestant) for contestant in ("equiconv", *BASELINES)]
             if case is BULK:
                 entries.append(Entry(replace(timed, dtype="bfloat16"), "equiconv"))
+                entries.append(Entry(replace(timed, antipodal=True), "equiconv"))
             plan.append(entries)
     plan[-1].append(Entry(BULK, "compile"))
     for direction in DIRECTIONS:

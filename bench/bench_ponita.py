@@ -4,7 +4,9 @@
 
 "backward" is a training step without its optimizer: outputs and the gradients of all parameters. With
 ``forces`` the outputs are forces, gradients of an energy by positions, which the step differentiates again.
-``recompute`` is equiconv with a basis that is never stored. What is promised is promised of two threads.
+``recompute`` is equiconv with a basis that is never stored. ``antipodal`` cases have undirected graphs and an
+antipodal grid, so that equiconv has one basis row for both directions of a pair. What is promised is promised
+of two threads.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def model(contestant: str, case: Case) -> nn.Module:
         num_ori=case.orientations,
         basis_dim=case.functions,
         task_level="graph" if case.forces else "node",
-        grid=repulsion_sphere(case.orientations),
+        grid=repulsion_sphere(case.orientations, antipodal=case.antipodal),
     )
     return made.to(case.device, DTYPES[case.dtype]).eval()
 
@@ -157,4 +159,7 @@ PROMISES = (
 
 def groups() -> list[list[Entry]]:
     """What is to be timed; each group takes turns."""
-    return [[Entry(case, name) for name in MODELS] for case in (FORCES, BULK)]
+    return [
+        [*(Entry(case, name) for name in MODELS), Entry(replace(case, antipodal=True), "equiconv")]
+        for case in (FORCES, BULK)
+    ]

@@ -26,7 +26,7 @@ CASES: tuple[PairCase, ...] = tuple(
     replace(case, dtype=dtype, direction=direction)
     for direction in ("forward", "backward")
     for dtype in ("float32", "bfloat16")
-    for case in (BULK, NARROW, *TASKS)
+    for case in (BULK, replace(BULK, antipodal=True), NARROW, *TASKS)
 )
 
 
@@ -83,6 +83,13 @@ class PairCall:
 
 @dataclass(frozen=True)
 class Call(PairCall):
+    reversals: int = 0  # pairs that have the basis row of another
+
+    @classmethod
+    def of(cls, case: Case) -> Self:
+        assert isinstance(case, PairCase)
+        return replace(super().of(case), reversals=case.reversals)
+
     @property
     def half(self) -> bool:
         return self.item == 2
@@ -102,7 +109,17 @@ class Call(PairCall):
 
     @property
     def basis_bytes(self) -> int:
-        return self.rows * self.functions * self.item
+        return self.one_way.rows * self.functions * self.item
+
+    @property
+    def one_way(self) -> Call:
+        """With the pairs alone that have a basis row of their own."""
+        return replace(self, pairs=self.pairs - self.reversals, reversals=0)
+
+    @property
+    def directions(self) -> int:
+        """Of which the gradients of basis and weight stage the points of a row."""
+        return 2 if self.reversals else 1
 
     @property
     def tile_index(self) -> Count:
@@ -156,7 +173,8 @@ class Plan:
 
     @property
     def warp_bytes(self) -> int:
-        return 2 * self.arrays * self.call.tile * self.pitch * self.call.item + self.carried * self.columns
+        arrays = min(2 * self.arrays, 4)  # two buffers, or one of the rows of both directions
+        return arrays * self.call.tile * self.pitch * self.call.item + self.carried * self.columns
 
     @property
     def blocks_across(self) -> int:
@@ -220,10 +238,11 @@ def aggregate(call: Call, points: int, groups: int, device: Device) -> list[Laun
 
 def basis_gradient(call: Call, device: Device) -> list[Launch]:
     parts = Parts(1, 2, False) if call.half else Parts(2, 2, True)
-    plan = Plan.of(call, parts, call.functions, call.channels, 2, 0, device)
+    arrays, call = 2 * call.directions, call.one_way
+    plan = Plan.of(call, parts, call.functions, call.channels, arrays, 0, device)
     blocks, warps = plan.blocks(device, units(call))
     tile = call.tile_index + plan.stage + plan.multiply
-    tile += Count(loads=2 * sectors(call.tile * call.channels, call.item, call.channels))
+    tile += Count(loads=arrays * sectors(call.tile * call.channels, call.item, call.channels))
     count = tile * (call.tiles * plan.blocks_across) + plan.load_weight * blocks
     count += Count(stores=call.basis_bytes)
     memory = call.basis_bytes + call.point_bytes(call.senders + call.receivers) + call.graph_bytes
@@ -234,29 +253,30 @@ def basis_gradient(call: Call, device: Device) -> list[Launch]:
 
 
 def weight_gradient(call: Call, device: Device) -> list[Launch]:
-    parts = Parts(1, 2, False) if call.half else Parts(2, 2, True)
+    parts = Parts(1, 1 + call.directions, False) if call.half else Parts(2, 2, True)
+    points, call = 2 * call.directions, call.one_way  # rows of points that a pair has staged
     across, down = min(-(-call.channels // 32), 4), min(-(-call.functions // 64), 2)
     channels, functions = 32 * across, 64 * down
-    product_item, copies = (2, 2) if call.half else (4, 1)
+    product_item, copies = (2, parts.rows) if call.half else (4, 1)
 
     def pitch(entries: int, item: int) -> int:
         return up(entries * item, 128) + 32
 
-    rows = pitch(functions, call.item) + 2 * pitch(channels, call.item)
+    rows = pitch(functions, call.item) + points * pitch(channels, call.item)
     team_bytes = call.tile * (2 * rows + copies * pitch(channels, product_item))
     teams = min(WARPS // (across * down), device.block_shared // team_bytes)
     parts_of_weight = -(-call.functions // functions) * -(-call.channels // channels)
     most = max(device.multiprocessors // parts_of_weight, 1)
     blocks = min(max(call.tiles // (4 * teams), 1), most)
 
-    staged = call.tile * (functions + 2 * channels) * call.item / 128
-    made = call.tile * channels * (2 * call.item + copies * product_item) / 128
+    staged = call.tile * (functions + points * channels) * call.item / 128
+    made = call.tile * channels * (points * call.item + copies * product_item) / 128
     steps = call.tile // 16
     read = across * down * steps * (4 * copies * product_item + 4 * 2 * call.item)
     products = call.tile * functions * channels * parts.products
     sums = call.tile // 16 * functions * channels
     tile = Count(wavefronts=staged + made + read, products=products, operations=sums)
-    tile += Count(loads=call.tile * (functions + 2 * channels) * call.item)
+    tile += Count(loads=call.tile * (functions + points * channels) * call.item)
     tile += call.tile_index * (across * down / call.orientations)
     partial = 4 * call.functions * call.channels * blocks * teams
     count = tile * (call.tiles * parts_of_weight) + Count(stores=partial)
@@ -284,16 +304,17 @@ def least(call: Call, direction: str, device: Device) -> float:
     every tensor from memory once, and to a multiprocessor each pair's basis row and features once."""
     features = call.rows * call.channels * call.item
     both = call.point_bytes(call.senders + call.receivers) + call.basis_bytes
-    products = call.rows * call.functions * call.channels
 
-    def seconds(parts: Parts, features: float) -> float:
+    def seconds(parts: Parts, features: float, rows: int) -> float:
         l2 = (call.basis_bytes + features) / device.l2
-        tensor = 2 * products * parts.products / device.bfloat16
+        tensor = 2 * rows * call.functions * call.channels * parts.products / device.bfloat16
         return max(both / device.memory, l2, tensor) + device.launch
 
     one, two = (Parts(1, 1, False), Parts(1, 2, False)) if call.half else (Parts(2, 2, True),) * 2
-    forward = seconds(one, features)
-    return forward if direction == "forward" else 2 * forward + 2 * seconds(two, 2 * features)
+    forward = seconds(one, features, call.rows)
+    if direction == "forward":
+        return forward
+    return 2 * forward + 2 * seconds(two, 2 * features, call.one_way.rows)
 
 
 def predict(case: Case, device: Device) -> Prediction:

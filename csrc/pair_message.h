@@ -2,18 +2,30 @@
 //
 //   out[r, o, c] = sum over pairs e with receiver r of (sum_k basis[e, o, k] weight[k, c]) x[s(e), o, c]
 #pragma once
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "dtype.h"
 
 namespace equiconv {
+
+// Of a basis whose rows serve both directions of a pair: the pairs from `rows` on are the reversals of the
+// pairs from 0 on, and have their rows, each at the opposite orientation. Any other has a row for each pair.
+struct Antipodes {
+  std::int64_t rows = std::numeric_limits<std::int64_t>::max();
+  const std::int64_t* of = nullptr;  // (orientations,)
+};
 
 // Sizes of one call. `shared`: the basis has one row a pair, the same for all orientations.
 struct PairMessage {
   std::int64_t pairs, senders, receivers, orientations, functions, channels;
   bool shared;
   bool tf32 = false;  // float32 factors may be rounded to TF32 (CUDA)
+  Antipodes antipodes = {};
   std::int64_t filters() const { return shared ? 1 : orientations; }  // basis rows of a pair
+  std::int64_t rows() const { return std::min(pairs, antipodes.rows); }
+  std::int64_t reversals() const { return pairs - rows(); }
 };
 
 // A strided array indexed (point or pair, orientation, entry); strides count elements. A shared basis has
@@ -44,7 +56,8 @@ struct PairAggregate {
   OutputRows out;
 };
 
-// The gradients of basis and weight, each written where its data is not null. Pairs are by receiver.
+// The gradients of basis and weight, each written where its data is not null. Pairs are by receiver, and
+// without those that are reversals of others.
 struct PairGradients {
   PairGroups pairs;
   InputRows grad_out, x, basis, weight;

@@ -19,6 +19,9 @@ CASES = [
     *PAIRS, *PIECES, SLABS,
     replace(SLABS, shared=True, orientations=2, wanted=("grad_x", "grad_basis")),
     PairCase(3, 3, 20, 2, 8, 1100, "bfloat16", shared=True, wanted=("grad_basis", "grad_weight")),
+    replace(SLABS, antipodal=True, orientations=2, channels=1100, wanted=("grad_basis",)),
+    PairCase(20, 20, 300, 2, 130, 136, "float16", "float32", antipodal=True, wide=True),
+    PairCase(9, 9, 60, 2, 20, 30, tf32=True, strided=True, antipodal=True),
     PairCase(30, 20, 300, 3, 130, 136, "bfloat16"),  # more than one block's columns, and than a team's
     PairCase(20, 30, 200, 2, 70, 200, wanted=("grad_basis", "grad_weight")),
     PairCase(1, 1, 1, 1, 1, 1, "float64"),

@@ -45,6 +45,42 @@ def test_repulsion_finds_the_best_grids_known() -> None:
     assert torch.equal(geometry.repulsion_sphere(16), geometry.repulsion_sphere(16))
 
 
+def opposites(grid: Tensor) -> Tensor | None:
+    """By trying everything."""
+    found = [[j for j, p in enumerate(grid) if (o + p).norm() < 1e-6] for o in grid]
+    return torch.tensor(found).flatten() if all(len(js) == 1 for js in found) else None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_antipodes(dtype: torch.dtype) -> None:
+    grids = [geometry.circle(count, dtype=dtype) for count in (1, 2, 7, 8, 64)]
+    grids += [geometry.regular_solid(name, dtype=dtype) for name in SOLIDS]
+    grids += [geometry.repulsion_sphere(count, dtype=dtype) for count in (7, 16)]
+    grids += [geometry.repulsion_sphere(count, antipodal=True, dtype=dtype) for count in (2, 8, 16)]
+    antipodal = 0
+    for grid in grids:
+        ours, expected = geometry.antipodes(grid), opposites(grid)
+        assert (ours is None) == (expected is None)
+        if ours is not None:
+            antipodal += 1
+            assert torch.equal(ours, expected)
+    assert antipodal == 10
+    assert geometry.antipodes(torch.zeros(0, 3)) is None
+    assert geometry.antipodes(torch.zeros(4, 3, device="meta")) is None
+    assert geometry.antipodes(torch.tensor([[1.0, 0], [1, 0], [-1, 0]])) is None  # one of two, whichever
+
+
+def test_antipodal_repulsion() -> None:
+    grid = geometry.repulsion_sphere(16, antipodal=True)
+    assert torch.equal(grid[8:], -grid[:8])
+    for count, degrees in ((6, 90), (12, 63.435)):  # grids that are antipodal anyway
+        best = geometry.repulsion_sphere(count, antipodal=True)
+        assert least_angle(best) == pytest.approx(degrees, abs=0.01)
+    assert least_angle(grid) > 46  # of 50.2, without opposites
+    with pytest.raises(ValueError, match=r"count must be even where antipodal is True, but is 7$"):
+        geometry.repulsion_sphere(7, antipodal=True)
+
+
 @pytest.mark.parametrize("name", SOLIDS)
 def test_solids_and_their_rotations(name: str) -> None:
     count, order = SOLIDS[name]

@@ -78,6 +78,48 @@ def test_complete(self_loops: bool) -> None:
     same(Graph.complete(torch.tensor([2, 0, 1, 3], dtype=torch.uint8), self_loops=self_loops), graph)
 
 
+def check_undirected(graph: Graph) -> None:
+    check(graph)
+    rows, reversals = graph.num_rows, graph.num_pairs - graph.num_rows
+    assert torch.equal(graph.senders[rows:], graph.receivers[:reversals])
+    assert torch.equal(graph.receivers[rows:], graph.senders[:reversals])
+    assert torch.equal(graph.senders[reversals:rows], graph.receivers[reversals:rows])  # self-loops
+    one_way = graph.one_way
+    assert one_way is not None
+    whole = Graph.from_pairs(graph.senders[:rows], graph.receivers[:rows], graph.num_receivers)
+    for ours, expected in zip(one_way, whole.by_receiver, strict=True):
+        assert torch.equal(ours, expected)
+
+
+@hypothesis.given(
+    points=st.integers(1, 9), pairs=st.integers(0, 30), loops=st.booleans(), seed=st.integers(0, 999)
+)
+def test_undirected_pairs(points: int, pairs: int, loops: bool, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    one, other = torch.randint(points, (2, pairs), generator=generator)
+    graph = Graph.undirected(one.int(), other.int(), points, self_loops=loops)
+    assert (graph.num_pairs, graph.num_rows) == (2 * pairs + loops * points, pairs + loops * points)
+    assert torch.equal(graph.senders[:pairs], one)
+    assert torch.equal(graph.receivers[:pairs], other)
+    check_undirected(graph)
+    check_undirected(graph.transposed())
+    same(graph.transposed().transposed(), graph)
+    assert graph.to("meta").num_rows == graph.num_rows
+
+
+@pytest.mark.parametrize("self_loops", [True, False])
+def test_complete_and_undirected(self_loops: bool) -> None:
+    sizes = [2, 0, 1, 3]
+    graph = Graph.complete(sizes, self_loops=self_loops, undirected=True)
+    check_undirected(graph)
+    directed = Graph.complete(sizes, self_loops=self_loops)
+    assert directed.num_rows == directed.num_pairs == graph.num_pairs == (14 if self_loops else 8)
+    assert graph.num_rows == (10 if self_loops else 4)
+    for ours, expected in zip(graph.by_receiver[:2], directed.by_receiver[:2], strict=True):
+        assert torch.equal(ours, expected)
+    assert Graph.complete([], undirected=True).num_rows == 0
+
+
 def test_batch_is_the_graph_of_all_pairs() -> None:
     graphs = [
         Graph.from_pairs(torch.tensor([2, 0, 0]), torch.tensor([1, 1, 0]), num_senders=4, num_receivers=2),
@@ -88,6 +130,7 @@ def test_batch_is_the_graph_of_all_pairs() -> None:
     check(batch)
     assert (batch.num_senders, batch.num_receivers) == (7, 5)
     assert batch.senders.tolist() == [2, 0, 0, *(4 + i for i in [0, 1, 2] * 3)]
+    assert Graph.batch([Graph.complete([3], undirected=True)]).num_rows == 9
     same(batch, Graph.from_pairs(batch.senders, batch.receivers, num_senders=7, num_receivers=5))
 
 
@@ -179,6 +222,14 @@ def indices(*values: float, dtype: torch.dtype = torch.long) -> Tensor:
         (
             lambda: Graph.from_edge_index(indices(0, 1)[:, None], 2, flow="up"),
             "flow must be source_to_target or target_to_source, but is up",
+        ),
+        (
+            lambda: Graph.undirected(indices(0, 1, 5), indices(0, 1, 2), 5),
+            "senders must be 0 to 4, but senders[2] is 5",
+        ),
+        (
+            lambda: Graph.undirected(indices(0), indices(0, 1), 5),
+            "senders and receivers must be as many, but are 1 and 2",
         ),
         (lambda: Graph.complete([2, -1]), "sizes must not be negative, but sizes[1] is -1"),
         (lambda: Graph.batch([]), "graphs must hold at least one graph, but is empty"),

@@ -24,7 +24,15 @@ class Even(PairCase):
 
     def graph(self) -> tuple[np.ndarray, np.ndarray]:
         pairs = np.arange(self.pairs)
-        return pairs % self.senders, pairs // (self.pairs // self.receivers)
+        if not self.antipodal:
+            return pairs % self.senders, pairs // (self.pairs // self.receivers)
+        senders = pairs[: self.num_rows] % self.senders
+        receivers = (senders + 1 + pairs[: self.num_rows] // self.senders) % self.receivers
+        return np.concatenate((senders, receivers)), np.concatenate((receivers, senders))
+
+    @property
+    def reversals(self) -> int:
+        return self.pairs // 2 if self.antipodal else 0
 
 
 @pytest.mark.parametrize(
@@ -33,6 +41,7 @@ class Even(PairCase):
         Even(15, 15, 480, 2, 64, 64, "bfloat16"),
         Even(10, 10, 640, 2, 128, 128, "bfloat16"),
         Even(15, 15, 480, 2, 64, 64),
+        Even(30, 30, 960, 2, 64, 64, "bfloat16", antipodal=True),
     ],
     ids=str,
 )
@@ -40,7 +49,7 @@ def test_wavefronts_and_bytes_are_those_of_the_kernels(race_detector: Device, ca
     found = counted(race_detector, lambda: case.run(race_detector))
     call = Call(
         case.pairs, case.receivers, case.senders,
-        case.orientations, case.functions, case.channels, case.stored,
+        case.orientations, case.functions, case.channels, case.stored, case.reversals,
     )  # fmt: skip
     expected = predicted(launches(call, "backward", EMULATED))
     for kernel in ("aggregate", "basis_gradient", "weight_gradient"):

@@ -46,6 +46,21 @@ def test_a_periodic_cell() -> None:
     assert found(positions, 1.1, cell=cell) == pairs_by_distance(positions, 1.1, steps @ cell)
 
 
+@pytest.mark.parametrize("periodic", [False, True])
+def test_undirected_pairs_are_the_same(periodic: bool) -> None:
+    """Each once, then all the other way round; a point and its own image too."""
+    positions = torch.rand(12, 3, dtype=torch.float64)
+    options = {"cell": torch.eye(3, dtype=torch.float64)} if periodic else {}
+    graph, shifts = within_radius(positions, 1.1, undirected=True, **options)
+    rows = graph.num_rows
+    assert graph.num_pairs == 2 * rows > 0
+    assert torch.equal(graph.senders[rows:], graph.receivers[:rows])
+    assert torch.equal(shifts[rows:], -shifts[:rows])
+    ends = zip(graph.receivers.tolist(), graph.senders.tolist(), shifts.tolist(), strict=True)
+    listed = sorted((r, s, tuple(round(v, 9) + 0.0 for v in shift)) for r, s, shift in ends)
+    assert listed == found(positions, 1.1, **options)
+
+
 def test_shifts_follow_the_cell() -> None:
     cell = torch.eye(3, dtype=torch.float64, requires_grad=True)
     graph, shifts = within_radius(torch.rand(4, 3, dtype=torch.float64), 0.9, cell=cell)

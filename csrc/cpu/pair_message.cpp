@@ -9,7 +9,8 @@
 // bfloat16 is multiplied on a matrix unit where there is one, and it pays (row_product_amx.h).
 //
 // Both gradients start from rows p = x[s] * grad_out[r], some dozens at a time: that of basis is p times the
-// transposed weight, that of the weight the basis transposed times p.
+// transposed weight, that of the weight the basis transposed times p. Where a basis row serves both
+// directions of a pair, p is the sum of both directions' products.
 //
 // A sum's order is that of its group, or depends on the sizes alone, whatever the number of threads.
 // Bound by arithmetic, 2 * functions operations a pair, orientation and channel, from 64 functions or so.
@@ -59,7 +60,7 @@ class Aggregate {
         a_(a),
         groups_(a.pairs, a.groups),
         product_(size.functions, size.channels, parts_of(a.basis.dtype), parts_of(a.weight.dtype)),
-        basis_(a.basis, size.functions, Product::kMultiple),
+        basis_(a.basis, size.functions, Product::kMultiple, size.antipodes),
         team_{parallel, threads},
         columns_(round_up(size.channels, kLanes<T>)) {
     // Groups go to threads in runs with about as many pairs; where there are few groups, orientations as
@@ -169,9 +170,7 @@ class Aggregate {
   EQUICONV_INLINE void fetch(std::int64_t first, int count, std::int64_t o) const {
     const std::int64_t end = std::min(first + count, groups_.offset[groups_.count]);
     for (std::int64_t i = first; i < end; ++i) {
-      fetch_row(row_of<char>(a_.basis, 0, 0) +
-                    bytes_of(a_.basis.dtype) * (groups_.row[i] * a_.basis.row + o * a_.basis.orientation),
-                size_.functions * bytes_of(a_.basis.dtype));
+      fetch_row(basis_.place(groups_.row[i], o), size_.functions * bytes_of(a_.basis.dtype));
       fetch_row(reinterpret_cast<const char*>(row_of<S>(a_.x, groups_.neighbour[i], o)),
                 size_.channels * std::int64_t(sizeof(S)));
     }
@@ -223,7 +222,7 @@ class Gradients {
         groups_(a.pairs, size.receivers),
         basis_(a.basis, size.functions, Outer::kWhole),
         team_{parallel, threads},
-        rows_(size.pairs * size.filters()),
+        rows_(size.rows() * size.filters()),
         columns_(round_up(size.channels, std::max<std::int64_t>(Product::kMultiple, kLanes<T>))),
         functions_(round_up(size.functions, Outer::kWhole)),
         product_(size.channels, size.functions, products_parts(), parts_of(a.weight.dtype)),
@@ -262,10 +261,10 @@ class Gradients {
   }
 
  private:
-  // Of a product of two bfloat16 two parts are all of it.
+  // Of a product of two bfloat16 two parts are all of it; of a sum of them there are three.
   int products_parts() const {
-    const bool exact = a_.x.dtype == DType::bfloat16 && size_.filters() == size_.orientations;
-    return exact ? 2 : 3;
+    const bool alone = size_.filters() == size_.orientations && size_.reversals() == 0;
+    return alone && a_.x.dtype == DType::bfloat16 ? 2 : 3;
   }
   // The gradient of the weight is summed in runs of rows that depend on the sizes alone.
   static constexpr std::int64_t kRuns = 32, kRunRows = 256;
@@ -301,12 +300,19 @@ class Gradients {
       T* product = slot.products + i * columns_;
       products[i] = product;
       const std::int64_t sender = groups_.neighbour[pair];
+      const bool both_ways = pairs[i] < size_.reversals();
       for (std::int64_t c = 0; c < size_.channels; c += W) {
         const std::int64_t left = size_.channels - c;
+        const auto of = [&](const InputRows& a, std::int64_t point, std::int64_t p) {
+          return features<S>(a, point, p).vector(c, left);
+        };
         Vec<T> sum{};
-        for (std::int64_t p = o; p < o + together; ++p)
-          sum += features<S>(a_.x, sender, p).vector(c, left) *
-                 features<S>(a_.grad_out, group, p).vector(c, left);
+        for (std::int64_t p = o; p < o + together; ++p) {
+          sum += of(a_.x, sender, p) * of(a_.grad_out, group, p);
+          if (!both_ways) continue;
+          const std::int64_t opposite = size_.antipodes.of[p];
+          sum += of(a_.x, group, opposite) * of(a_.grad_out, sender, opposite);
+        }
         store(product + c, sum);
       }
       if (a_.grad_weight) basis[i] = basis_.get(pairs[i], o, i, slot.copies);

@@ -69,8 +69,10 @@ StridedRow<S> features(const InputRows& a, std::int64_t point, std::int64_t orie
 template <class T>
 class BasisRows {
  public:
-  BasisRows(const InputRows& basis, std::int64_t functions, std::int64_t multiple)
+  BasisRows(const InputRows& basis, std::int64_t functions, std::int64_t multiple,
+            const Antipodes& antipodes = {})
       : basis_(basis),
+        antipodes_(antipodes),
         functions_(functions),
         pitch_(round_up(functions, std::max<std::int64_t>(multiple, kLanes<T>))) {
     with_storage(basis.dtype, [&](auto* storage) {
@@ -80,6 +82,7 @@ class BasisRows {
   std::int64_t room(std::int64_t rows) const { return in_place_ ? 0 : rows * pitch_; }
   // Row i of those for which there is room.
   const T* get(std::int64_t pair, std::int64_t orientation, std::int64_t i, T* copies) const {
+    find(pair, orientation);
     if (in_place_) return row_of<T>(basis_, pair, orientation);
     T* copy = copies + i * pitch_;
     with_arithmetic_storage<T>(basis_.dtype, [&](auto* storage) {
@@ -89,9 +92,21 @@ class BasisRows {
     });
     return copy;
   }
+  // Where the row lies.
+  const char* place(std::int64_t pair, std::int64_t orientation) const {
+    find(pair, orientation);
+    return row_of<char>(basis_, 0, 0) +
+           bytes_of(basis_.dtype) * (pair * basis_.row + orientation * basis_.orientation);
+  }
 
  private:
+  // A reversed pair's row is that of the pair, at the opposite orientation.
+  void find(std::int64_t& pair, std::int64_t& orientation) const {
+    if (pair >= antipodes_.rows) pair -= antipodes_.rows, orientation = antipodes_.of[orientation];
+  }
+
   InputRows basis_;
+  Antipodes antipodes_;
   std::int64_t functions_, pitch_;
   bool in_place_ = false;
 };

@@ -4,7 +4,9 @@
 //   c] grad basis[e, o, k] = sum_c weight[k, c] p[e, o, c],   p[e, o, c] = x[s(e), o, c] grad_out[r(e), o, c]
 //   grad weight[k, c]   = sum over pairs and orientations of basis[e, o, k] p[e, o, c]
 //
-// and the gradient of x is the first, senders and receivers exchanged. All three are products of a tall
+// and the gradient of x is the first, senders and receivers exchanged. Where a basis row serves both
+// directions of a pair, p is the sum of both directions' products, for which its kernels have a form of their
+// own; the sums find a reversed pair's row at the opposite orientation. All three are products of a tall
 // matrix of (pair, orientation) rows with a small one, and all that has a row and a channel lives in
 // registers.
 //
@@ -106,6 +108,7 @@ struct Call {
                   a.weight.row,  int(size.channels), int(size.functions)};
     job.x = source(a.x, size.channels), job.basis = source(a.basis, size.functions);
     job.out = target(a.out, size.channels);
+    job.antipodes = size.antipodes;
     job.partials = {nullptr, size.orientations, size.channels};
     if (!job.cut.whole) job.partials.data = workspace.take<Real>(job.partials.count(job.cut.pieces));
     plan<S>(job, size.channels, size.functions, false);
@@ -116,26 +119,28 @@ struct Call {
                                                                             job.cut, job.partials, a.out);
   }
 
-  template <class S>
+  template <class S, bool kBothWays>
   cudaError_t basis_gradient(const PairGradients& a) {
-    BasisGradient<S> job;
-    job.groups = Groups::of(a.pairs, size.receivers, size.pairs);
+    BasisGradient<S, kBothWays> job;
+    job.groups = Groups::of(a.pairs, size.receivers, size.rows());
+    job.antipodes = size.antipodes, job.reversals = size.reversals();
     job.orientations = int(size.orientations);
-    job.cut = Cut::of(size.pairs, job.orientations, size.shared ? job.orientations : 1);
+    job.cut = Cut::of(size.rows(), job.orientations, size.shared ? job.orientations : 1);
     job.weight = {a.weight.data,  a.weight.dtype,      a.weight.row,
                   a.weight.entry, int(size.functions), int(size.channels)};
     job.x = source(a.x, size.channels), job.grad_out = source(a.grad_out, size.channels);
     job.grad_basis = target(a.grad_basis, size.functions);
     plan<S>(job, size.functions, size.channels, job.cut.together > 1);
     if (job.plan.slabs > 1) plan<S>(job, size.functions, size.channels, true);
-    return over_pairs<S>(cuda::basis_gradient<S>, job, size.functions);
+    return over_pairs<S>(cuda::basis_gradient<S, kBothWays>, job, size.functions);
   }
 
-  template <class S>
+  template <class S, bool kBothWays>
   cudaError_t weight_gradient(const PairGradients& a) {
     using Real = typename S::Real;
-    WeightGradient<S> job;
-    job.groups = Groups::of(a.pairs, size.receivers, size.pairs);
+    WeightGradient<S, kBothWays> job;
+    job.groups = Groups::of(a.pairs, size.receivers, size.rows());
+    job.antipodes = size.antipodes, job.reversals = size.reversals();
     job.orientations = size.orientations;
     job.basis = source(a.basis, size.functions);
     job.x = source(a.x, size.channels), job.grad_out = source(a.grad_out, size.channels);
@@ -157,10 +162,10 @@ struct Call {
     const std::int64_t sums = blocks * teams.teams, entries = size.functions * size.channels;
     job.partials = workspace.take<Real>(sums * entries);
     if (!launches) return cudaSuccess;
-    if (const cudaError_t e =
-            Launch{dim3(unsigned(blocks), unsigned(parts_of_weight)),
-                   dim3(unsigned(32 * teams.warps() * teams.teams)),
-                   std::size_t(teams.teams * job.team_bytes()), stream}(cuda::weight_gradient<S>, job))
+    if (const cudaError_t e = Launch{dim3(unsigned(blocks), unsigned(parts_of_weight)),
+                                     dim3(unsigned(32 * teams.warps() * teams.teams)),
+                                     std::size_t(teams.teams * job.team_bytes()),
+                                     stream}(cuda::weight_gradient<S, kBothWays>, job))
       return e;
     return Launch{dim3(unsigned(quotient_up(entries, 32))), dim3(256), 256 * sizeof(Real), stream}(
         collect_weight<Real>, static_cast<const Real*>(job.partials), sums, size.functions, size.channels,
@@ -204,11 +209,13 @@ cudaError_t with_basis_scheme(const PairMessage& size, DType stored, DType weigh
   }
 }
 
-template <class F>
+// Of bfloat16 a product is two parts of its own exactly, a sum of two is three, less 2^-24 of it.
+template <bool kBothWays, class F>
 cudaError_t with_weight_scheme(const PairMessage& size, DType stored, F f) {
+  constexpr int kParts = kBothWays ? 3 : 2;
   switch (stored) {
     case DType::float64: return f(Scheme<double, double, 1, 1, false>());
-    case DType::bfloat16: return f(Scheme<__nv_bfloat16, __nv_bfloat16, 1, 2, true>());
+    case DType::bfloat16: return f(Scheme<__nv_bfloat16, __nv_bfloat16, 1, kParts, true>());
     case DType::float16: return f(Scheme<__half, ptx::tf32, 1, 2, true>());
     default:
       return size.tf32 ? f(Scheme<float, ptx::tf32, 1, 1, true>())
@@ -221,16 +228,21 @@ cudaError_t run(Call& call, const PairAggregate& a) {
   return with_aggregate_scheme(call.size, a.x.dtype, a.weight.dtype,
                                [&](auto scheme) { return call.aggregate<decltype(scheme)>(a); });
 }
-cudaError_t run(Call& call, const PairGradients& a) {
-  if (const cudaError_t e = Device::current(call.device)) return e;
+template <bool kBothWays>
+cudaError_t gradients(Call& call, const PairGradients& a) {
   if (a.grad_basis)
     if (const cudaError_t e = with_basis_scheme(call.size, a.x.dtype, a.weight.dtype, [&](auto scheme) {
-          return call.basis_gradient<decltype(scheme)>(a);
+          return call.basis_gradient<decltype(scheme), kBothWays>(a);
         }))
       return e;
   if (!a.grad_weight) return cudaSuccess;
-  return with_weight_scheme(call.size, a.x.dtype,
-                            [&](auto scheme) { return call.weight_gradient<decltype(scheme)>(a); });
+  return with_weight_scheme<kBothWays>(call.size, a.x.dtype, [&](auto scheme) {
+    return call.weight_gradient<decltype(scheme), kBothWays>(a);
+  });
+}
+cudaError_t run(Call& call, const PairGradients& a) {
+  if (const cudaError_t e = Device::current(call.device)) return e;
+  return call.size.reversals() ? gradients<true>(call, a) : gradients<false>(call, a);
 }
 
 template <class Arguments>

@@ -17,10 +17,17 @@ struct Target {
   bool wide;
 };
 
+// Where a row begins, counted in elements; kNoRow is a row that is not there.
+constexpr std::int64_t kNoRow = -1;
+template <class Array>
+__device__ __forceinline__ std::int64_t place_of(const Array& a, std::int64_t row, std::int64_t orientation) {
+  return row * a.rows.row + orientation * a.rows.orientation;
+}
+
 template <class T, class Array>
 __device__ __forceinline__ auto* row_of(const Array& a, std::int64_t row, std::int64_t orientation) {
   using Pointee = std::conditional_t<std::is_same_v<Array, Source>, const T, T>;
-  return static_cast<Pointee*>(a.rows.data) + row * a.rows.row + orientation * a.rows.orientation;
+  return static_cast<Pointee*>(a.rows.data) + place_of(a, row, orientation);
 }
 
 // How the rows of a tile lie in shared memory: for products along them, in the order in which lanes come by;
@@ -39,12 +46,11 @@ struct Across {
   __device__ __forceinline__ int slot(int pair) const { return pair; }
 };
 
-// Entries first … first + terms - 1 of one row for each of `pairs` pairs, of which there are `count`, zeros
-// where there is none; `row` is that of this lane's pair. Warp `warp` of `warps` brings its share.
+// Entries first … first + terms - 1 of one row for each of `pairs` pairs, zeros where there is none; `place`
+// is that of this lane's pair. Warp `warp` of `warps` brings its share.
 template <class T, class Lie>
-__device__ __forceinline__ void stage(T* to, const Lie& lie, const Source& a, std::int64_t row, int pairs,
-                                      int count, std::int64_t orientation, int first, int terms, int warp = 0,
-                                      int warps = 1) {
+__device__ __forceinline__ void stage(T* to, const Lie& lie, const Source& a, std::int64_t place, int pairs,
+                                      int first, int terms, int warp = 0, int warps = 1) {
   constexpr int kWidth = Vector<T>::kWidth;
   if (a.wide) {
     const int vectors = terms / kWidth;
@@ -53,10 +59,11 @@ __device__ __forceinline__ void stage(T* to, const Lie& lie, const Source& a, st
     const int rows = 32 / lanes;
 #pragma unroll 2
     for (int p = warp * rows + lane() / lanes; p < pairs; p += warps * rows) {
-      const T* from = row_of<T>(a, __shfl_sync(kAllLanes, row, p), orientation) + first;
+      const std::int64_t at = __shfl_sync(kAllLanes, place, p);
+      const T* from = static_cast<const T*>(a.rows.data) + at + first;
 #pragma unroll 1
       for (int v = lane() % lanes; v < vectors; v += lanes) {
-        const bool valid = p < count && first + v * kWidth < a.entries;
+        const bool valid = at >= 0 && first + v * kWidth < a.entries;
         ptx::cp_async<16>(to + lie.slot(p) * lie.pitch + v * kWidth, valid ? from + v * kWidth : a.rows.data,
                           valid);
       }
@@ -64,10 +71,11 @@ __device__ __forceinline__ void stage(T* to, const Lie& lie, const Source& a, st
   } else {
 #pragma unroll 1
     for (int p = warp; p < pairs; p += warps) {
-      const T* from = row_of<T>(a, __shfl_sync(kAllLanes, row, p), orientation);
+      const std::int64_t at = __shfl_sync(kAllLanes, place, p);
+      const T* from = static_cast<const T*>(a.rows.data) + at;
 #pragma unroll 1
       for (int i = lane(); i < terms; i += 32) {
-        const bool valid = p < count && first + i < a.entries;
+        const bool valid = at >= 0 && first + i < a.entries;
         to[lie.slot(p) * lie.pitch + i] = valid ? from[(first + i) * a.rows.entry] : T(0.f);
       }
     }
@@ -152,23 +160,34 @@ struct StagedRows {
   __device__ __forceinline__ double value(int slot, int term) const { return data[slot * pitch + term]; }
 };
 
-// The products of two rows, entry by entry.
-template <class S>
+// The products of two rows, entry by entry; of two such pairs of rows, one after the other, their sum.
+template <class S, bool kBothWays>
 struct StagedProducts {
   using T = typename S::Stored;
-  const T *one, *other;
+  const T* rows;
   int pitch;
 
+  __device__ __forceinline__ const T* row(int array, int slot) const {
+    return rows + (array * S::kPairs + slot) * pitch;
+  }
   __device__ __forceinline__ auto packed(int slot, int term) const {
-    const Quad<T> a = *reinterpret_cast<const Quad<T>*>(one + slot * pitch + term);
-    const Quad<T> b = *reinterpret_cast<const Quad<T>*>(other + slot * pitch + term);
     float v[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = float(a.value[i]) * float(b.value[i]);
+    for (int array = 0; array < (kBothWays ? 4 : 2); array += 2) {
+      const Quad<T> a = *reinterpret_cast<const Quad<T>*>(row(array, slot) + term);
+      const Quad<T> b = *reinterpret_cast<const Quad<T>*>(row(array + 1, slot) + term);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float product = float(a.value[i]) * float(b.value[i]);
+        v[i] = array ? v[i] + product : product;
+      }
+    }
     return pack<typename S::Operand, S::kRowParts>(v);
   }
   __device__ __forceinline__ double value(int slot, int term) const {
-    return double(one[slot * pitch + term]) * double(other[slot * pitch + term]);
+    double sum = double(row(0, slot)[term]) * double(row(1, slot)[term]);
+    if constexpr (kBothWays) sum += double(row(2, slot)[term]) * double(row(3, slot)[term]);
+    return sum;
   }
 };
 

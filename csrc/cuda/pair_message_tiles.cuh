@@ -50,6 +50,8 @@ struct Tile {
   int head = -1;                   // the pair that ends a group begun in an earlier piece
   bool open = false;               // its first pair's group has pairs in the piece's last tile
   bool tail = false;               // the piece ends with this tile, but not the last pair's group
+
+  __device__ __forceinline__ bool has_lane() const { return lane() < count; }
 };
 
 // The tile of `count` pairs from `first` on. `group` is the first pair's or an earlier group, and then the

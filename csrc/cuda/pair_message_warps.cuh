@@ -1,7 +1,8 @@
 // The kernels of which every warp works on its own: the sums over groups, and the gradient of the basis.
 //
 // A block has the weight in shared memory, each of its warps two tiles' rows there, one to work on while the
-// other is on its way. Weights of too many terms come in slabs, for which the block's warps wait for each
+// other is on its way (or in the room of both the rows of one, of both directions of its pairs: then other
+// warps work meanwhile). Weights of too many terms come in slabs, for which the block's warps wait for each
 // other.
 #pragma once
 #include "launch.cuh"
@@ -18,7 +19,8 @@ struct Plan {
 
 // ---- a warp's stream of tiles ----------------------------------------------------------------------
 
-// Job has: plan, cut, groups, weight; kArrays, how many rows a pair has in a buffer; parts(), in how many
+// Job has: plan, cut, groups, weight; kArrays, how many rows a pair has in a buffer, of which there are
+// kBuffers, two or one; parts(), in how many
 // parts the sum of a tile's product comes, and results(), for how many orientations it is finished;
 // warp_bytes() of shared memory; and what is done with a tile: stage, rows, bring, finish; with a group
 // without pairs: empty.
@@ -37,13 +39,14 @@ __device__ __forceinline__ void run(const Job& job) {
   shared += WeightRows<S>::bytes(plan.columns, plan.terms) + warp * job.warp_bytes();
   T* const buffers = reinterpret_cast<T*>(shared);
   const int buffer = Job::kArrays * S::kPairs * pitch_of<T>(plan.terms);
-  Real* const own = reinterpret_cast<Real*>(buffers + 2 * buffer);
+  Real* const own = reinterpret_cast<Real*>(buffers + Job::kBuffers * buffer);
   if (plan.slabs == 1) {
     load_weight(weight, job.weight, first_row, 0, plan.terms);
     __syncthreads();
   }
 
-  // 2. Tiles, each a part at a time: the next one is asked for before this one is worked on.
+  // 2. Tiles, each a part at a time: the next one is asked for before this one is worked on, if it has a
+  //    buffer of its own.
   Walk<S::kPairs> walk(job.groups, job.cut);
   Tile tile, next;
   Sums<S> sums;
@@ -56,13 +59,13 @@ __device__ __forceinline__ void run(const Job& job) {
     if (!last_part) next = tile;
     else if (first || more)
       next_more = walk.next(next, [&](std::int64_t group, int o) { job.empty(group, o, first_row); });
-    if (next_more) job.stage(buffers + (now ^ 1) * buffer, next, next_part);
+    if (Job::kBuffers == 2 && next_more) job.stage(buffers + (now ^ 1) * buffer, next, next_part);
     ptx::cp_async_commit_group();
     if (plan.slabs > 1) {
       load_weight(weight, job.weight, first_row, part % plan.slabs * plan.terms, plan.terms);
       __syncthreads();
     }
-    ptx::cp_async_wait_group<1>();
+    ptx::cp_async_wait_group<Job::kBuffers - 1>();
     __syncwarp();  // every lane's copies are visible
 
     if (more) {
@@ -81,7 +84,8 @@ __device__ __forceinline__ void run(const Job& job) {
         }
     }
     __syncwarp();  // the buffer may be filled again
-    tile = next, more = next_more, part = next_part, now ^= 1;
+    if (Job::kBuffers == 1 && next_more) job.stage(buffers, next, next_part);
+    tile = next, more = next_more, part = next_part, now ^= Job::kBuffers - 1;
   }
 }
 
@@ -106,7 +110,7 @@ template <class S>
 struct Aggregate {
   using T = typename S::Stored;
   using Real = typename S::Real;
-  static constexpr int kArrays = 1;
+  static constexpr int kArrays = 1, kBuffers = 2;
   static constexpr int kRun = S::kRun;
 
   Groups groups;
@@ -117,6 +121,7 @@ struct Aggregate {
   Source x, basis;
   Target out;
   Partials<Real> partials;
+  Antipodes antipodes;
 
   __host__ __device__ std::int64_t warp_bytes() const {
     return 2 * kArrays * S::kPairs * pitch_of<T>(plan.terms) * std::int64_t(sizeof(T)) +
@@ -125,8 +130,11 @@ struct Aggregate {
   __device__ __forceinline__ int parts() const { return plan.slabs; }
 
   __device__ __forceinline__ void stage(T* to, const Tile& tile, int part) const {
-    equiconv::cuda::stage(to, Along<T, S::kPairs>(plan.terms), basis, tile.row, S::kPairs, tile.count,
-                          tile.orientation, part * plan.terms, plan.terms);
+    std::int64_t row = tile.row, orientation = tile.orientation;
+    if (row >= antipodes.rows) row -= antipodes.rows, orientation = antipodes.of[orientation];
+    const std::int64_t place = tile.has_lane() ? place_of(basis, row, orientation) : kNoRow;
+    equiconv::cuda::stage(to, Along<T, S::kPairs>(plan.terms), basis, place, S::kPairs, part * plan.terms,
+                          plan.terms);
   }
   __device__ __forceinline__ StagedRows<S> rows(const T* buffer) const {
     return {buffer, pitch_of<T>(plan.terms)};
@@ -256,11 +264,12 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1) aggregate(const Aggregate<S
 
 // ---- the gradient of the basis ---------------------------------------------------------------------
 
-template <class S>
+// kBothWays: a row's pair goes both ways, if it is among the first `reversals`, and p is the sum of the two.
+template <class S, bool kBothWays>
 struct BasisGradient {
   using T = typename S::Stored;
   using Real = typename S::Real;
-  static constexpr int kArrays = 2;
+  static constexpr int kArrays = kBothWays ? 4 : 2, kBuffers = kBothWays ? 1 : 2;
 
   Groups groups;
   Cut cut;
@@ -269,9 +278,11 @@ struct BasisGradient {
   WeightSource weight;
   Source x, grad_out;
   Target grad_basis;
+  Antipodes antipodes;
+  std::int64_t reversals;
 
   __host__ __device__ std::int64_t warp_bytes() const {
-    return 2 * kArrays * S::kPairs * pitch_of<T>(plan.terms) * std::int64_t(sizeof(T));
+    return kBuffers * kArrays * S::kPairs * pitch_of<T>(plan.terms) * std::int64_t(sizeof(T));
   }
   // A basis row that all orientations share has the sum of their gradients.
   __device__ __forceinline__ int parts() const { return cut.together * plan.slabs; }
@@ -280,13 +291,21 @@ struct BasisGradient {
     const int o = tile.orientation + part / plan.slabs;
     const int first = part % plan.slabs * plan.terms;
     const Along<T, S::kPairs> lie(plan.terms);
-    equiconv::cuda::stage(to, lie, x, tile.neighbour, S::kPairs, tile.count, o, first, plan.terms);
-    equiconv::cuda::stage(to + S::kPairs * lie.pitch, lie, grad_out, tile.group, S::kPairs, tile.count, o,
-                          first, plan.terms);
+    const auto bring = [&](int array, const Source& a, std::int64_t point, std::int64_t at, bool there) {
+      equiconv::cuda::stage(to + array * S::kPairs * lie.pitch, lie, a,
+                            there ? place_of(a, point, at) : kNoRow, S::kPairs, first, plan.terms);
+    };
+    bring(0, x, tile.neighbour, o, tile.has_lane());
+    bring(1, grad_out, tile.group, o, tile.has_lane());
+    if constexpr (kBothWays) {
+      const bool reversed = tile.has_lane() && tile.row < reversals;
+      const std::int64_t opposite = antipodes.of[o];
+      bring(2, x, tile.group, opposite, reversed);
+      bring(3, grad_out, tile.neighbour, opposite, reversed);
+    }
   }
-  __device__ __forceinline__ StagedProducts<S> rows(const T* buffer) const {
-    const int pitch = pitch_of<T>(plan.terms);
-    return {buffer, buffer + S::kPairs * pitch, pitch};
+  __device__ __forceinline__ StagedProducts<S, kBothWays> rows(const T* buffer) const {
+    return {buffer, pitch_of<T>(plan.terms)};
   }
   __device__ void empty(std::int64_t, int, int) const {}
 
@@ -309,8 +328,8 @@ struct BasisGradient {
   }
 };
 
-template <class S>
-__global__ void __launch_bounds__(32 * kMaxWarps, 1) basis_gradient(const BasisGradient<S> job) {
+template <class S, bool kBothWays>
+__global__ void __launch_bounds__(32 * kMaxWarps, 1) basis_gradient(const BasisGradient<S, kBothWays> job) {
   run<S>(job);
 }
 

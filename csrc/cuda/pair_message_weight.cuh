@@ -26,17 +26,21 @@ struct Teams {
   __host__ __device__ int warps() const { return functions * channels; }
 };
 
-template <class S>
+// kBothWays: a row's pair goes both ways, if it is among the first `reversals`, and p is the sum of the two.
+template <class S, bool kBothWays>
 struct WeightGradient {
   using T = typename S::Stored;
   using Real = typename S::Real;
   using Product = typename S::WeightElement;  // of which products are kept: in parts, or as they are
   static constexpr int kParts = S::kHalves ? S::kRowParts : 1;
+  static constexpr int kPointRows = kBothWays ? 4 : 2;  // of a pair: features and gradients
 
   Groups groups;
   Teams teams;
   std::int64_t orientations;
   Source basis, x, grad_out;
+  Antipodes antipodes;
+  std::int64_t reversals;
   Real* partials;  // [block.x, team][function][channel]
 
   __host__ __device__ std::int64_t tiles() const { return (groups.pairs + S::kPairs - 1) / S::kPairs; }
@@ -45,8 +49,8 @@ struct WeightGradient {
   __host__ __device__ Across<Product> product_rows() const {
     return Across<Product>(teams.channels * kTeamChannels);
   }
-  __host__ __device__ int buffer() const {  // entries: basis, features, gradients
-    return S::kPairs * (basis_rows().pitch + 2 * point_rows().pitch);
+  __host__ __device__ int buffer() const {  // entries: basis, features, gradients, of the reversed pair too
+    return S::kPairs * (basis_rows().pitch + kPointRows * point_rows().pitch);
   }
   __host__ __device__ std::int64_t team_bytes() const {
     return 2 * buffer() * std::int64_t(sizeof(T)) +
@@ -101,27 +105,34 @@ __device__ __forceinline__ Packed<Operand, Parts> column(const T (&rows)[4][N], 
 
 // ---- the kernels -------------------------------------------------------------------------------------
 
-// p = x grad_out for a tile of a team, in parts.
-template <class S>
-__device__ __forceinline__ void make_products(const WeightGradient<S>& job,
-                                              typename WeightGradient<S>::Product* to,
-                                              const typename S::Stored* x, const typename S::Stored* grad,
-                                              int thread, int threads) {
+// p = x grad_out for a tile of a team, in parts; `rows` are those of points.
+template <class S, bool kBothWays>
+__device__ __forceinline__ void make_products(const WeightGradient<S, kBothWays>& job,
+                                              typename WeightGradient<S, kBothWays>::Product* to,
+                                              const typename S::Stored* rows, int thread, int threads) {
   using T = typename S::Stored;
-  using Product = typename WeightGradient<S>::Product;
+  using Job = WeightGradient<S, kBothWays>;
+  using Product = typename Job::Product;
   constexpr int kWidth = Vector<T>::kWidth;
   const int pitch = job.point_rows().pitch, product_pitch = job.product_rows().pitch;
   const int vectors = job.teams.channels * kTeamChannels / kWidth;
 #pragma unroll 1
   for (int i = thread; i < S::kPairs * vectors; i += threads) {
     const int pair = i / vectors, channel = i % vectors * kWidth;
-    const auto a = *reinterpret_cast<const Vector<T>*>(x + pair * pitch + channel);
-    const auto b = *reinterpret_cast<const Vector<T>*>(grad + pair * pitch + channel);
     typename S::Real p[kWidth];
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) p[k] = typename S::Real(a.value[k]) * typename S::Real(b.value[k]);
+    for (int array = 0; array < Job::kPointRows; array += 2) {
+      const T* row = rows + (array * S::kPairs + pair) * pitch + channel;
+      const auto a = *reinterpret_cast<const Vector<T>*>(row);
+      const auto b = *reinterpret_cast<const Vector<T>*>(row + S::kPairs * pitch);
 #pragma unroll
-    for (int part = 0; part < WeightGradient<S>::kParts; ++part) {
+      for (int k = 0; k < kWidth; ++k) {
+        const auto product = typename S::Real(a.value[k]) * typename S::Real(b.value[k]);
+        p[k] = array ? p[k] + product : product;
+      }
+    }
+#pragma unroll
+    for (int part = 0; part < Job::kParts; ++part) {
       Product* row = to + (part * S::kPairs + pair) * product_pitch + channel;
 #pragma unroll
       for (int first = 0; first < kWidth; first += Vector<Product>::kWidth) {
@@ -142,10 +153,11 @@ __device__ __forceinline__ void make_products(const WeightGradient<S>& job,
 template <class S>
 __device__ __forceinline__ void multiply_across(typename S::Real (&sums)[8][8],
                                                 const typename S::Stored* basis, int basis_pitch,
-                                                const typename WeightGradient<S>::Product* products,
+                                                const typename S::WeightElement* products,
                                                 int product_pitch) {
   using T = typename S::Stored;
-  using Product = typename WeightGradient<S>::Product;
+  using Product = typename S::WeightElement;
+  constexpr int kParts = WeightGradient<S, false>::kParts;
   using Operand = typename S::Operand;
   const int g = lane() / 4, t = lane() % 4;
   if constexpr (std::is_same_v<Operand, double>) {
@@ -166,7 +178,7 @@ __device__ __forceinline__ void multiply_across(typename S::Real (&sums)[8][8],
       // 1. This lane's rows of the products, four channels of each.
       Packed<Operand, S::kRowParts> right[4];
 #pragma unroll
-      for (int part = 0; part < WeightGradient<S>::kParts; ++part) {
+      for (int part = 0; part < kParts; ++part) {
         Product rows[4][4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -205,8 +217,8 @@ __device__ __forceinline__ void multiply_across(typename S::Real (&sums)[8][8],
   }
 }
 
-template <class S>
-__global__ void __launch_bounds__(32 * kWeightWarps) weight_gradient(const WeightGradient<S> job) {
+template <class S, bool kBothWays>
+__global__ void __launch_bounds__(32 * kWeightWarps) weight_gradient(const WeightGradient<S, kBothWays> job) {
   using T = typename S::Stored;
   using Real = typename S::Real;
   const Teams teams = job.teams;
@@ -222,11 +234,10 @@ __global__ void __launch_bounds__(32 * kWeightWarps) weight_gradient(const Weigh
   unsigned char* shared = dynamic_shared() + team * job.team_bytes();
   T* const buffers = reinterpret_cast<T*>(shared);
   const int buffer = job.buffer();
-  auto* const products =
-      reinterpret_cast<typename WeightGradient<S>::Product*>(shared + 2 * buffer * sizeof(T));
+  auto* const products = reinterpret_cast<typename S::WeightElement*>(shared + 2 * buffer * sizeof(T));
   const auto basis_rows = job.basis_rows();
   const auto point_rows = job.point_rows();
-  const int x_at = S::kPairs * basis_rows.pitch, grad_at = x_at + S::kPairs * point_rows.pitch;
+  const int points_at = S::kPairs * basis_rows.pitch;
 
   // 2. The block's run of tiles and their orientations, which its teams take in turns.
   const std::int64_t all = job.tiles() * job.orientations;
@@ -247,12 +258,22 @@ __global__ void __launch_bounds__(32 * kWeightWarps) weight_gradient(const Weigh
       }
       count = tile.count;
     }
-    stage(to, basis_rows, job.basis, tile.row, S::kPairs, count, o, first_function,
-          teams.functions * kTeamFunctions, of_team, teams.warps());
-    stage(to + x_at, point_rows, job.x, tile.neighbour, S::kPairs, count, o, first_channel,
-          teams.channels * kTeamChannels, of_team, teams.warps());
-    stage(to + grad_at, point_rows, job.grad_out, tile.group, S::kPairs, count, o, first_channel,
-          teams.channels * kTeamChannels, of_team, teams.warps());
+    const bool there = lane() < count;
+    stage(to, basis_rows, job.basis, there ? place_of(job.basis, tile.row, o) : kNoRow, S::kPairs,
+          first_function, teams.functions * kTeamFunctions, of_team, teams.warps());
+    const auto bring = [&](int array, const Source& a, std::int64_t point, std::int64_t at, bool there) {
+      stage(to + points_at + array * S::kPairs * point_rows.pitch, point_rows, a,
+            there ? place_of(a, point, at) : kNoRow, S::kPairs, first_channel, teams.channels * kTeamChannels,
+            of_team, teams.warps());
+    };
+    bring(0, job.x, tile.neighbour, o, there);
+    bring(1, job.grad_out, tile.group, o, there);
+    if constexpr (kBothWays) {
+      const bool reversed = there && tile.row < job.reversals;
+      const std::int64_t opposite = job.antipodes.of[o];
+      bring(2, job.x, tile.group, opposite, reversed);
+      bring(3, job.grad_out, tile.neighbour, opposite, reversed);
+    }
   };
 
   // 3. Tile by tile: the next is asked for, products are made, and multiplied.
@@ -264,7 +285,7 @@ __global__ void __launch_bounds__(32 * kWeightWarps) weight_gradient(const Weigh
     ptx::cp_async_wait_group<0>();
     __syncthreads();  // the tile is there, the other buffer and the products are free
     fetch(round + 1, buffers + (round + 1) % 2 * buffer);
-    make_products(job, products, now + x_at, now + grad_at, of_team * 32 + lane(), teams.warps() * 32);
+    make_products(job, products, now + points_at, of_team * 32 + lane(), teams.warps() * 32);
     __syncthreads();  // the products are there
     multiply_across<S>(sums, now + my_functions, basis_rows.pitch, products + my_channels,
                        job.product_rows().pitch);

@@ -12,7 +12,6 @@ struct GraphTensors {
   PairGroups by_receiver() const { return groups(receiver_offsets, senders, receiver_rows); }
   PairGroups by_sender() const { return groups(sender_offsets, receivers, sender_rows); }
 
- private:
   static PairGroups groups(const Tensor& offsets, const Tensor& neighbours, const Tensor& rows) {
     return {offsets.const_data_ptr(), neighbours.const_data_ptr(), rows.const_data_ptr(),
             offsets.scalar_type() == ScalarType::Long};

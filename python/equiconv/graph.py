@@ -36,27 +36,38 @@ class Csr(NamedTuple):
 class Graph:
     """Pairs of points, each a sender and a receiver; the points of both sides may be different sets.
 
-    Make one with :meth:`from_pairs`, :meth:`from_csr`, :meth:`from_edge_index` or :meth:`complete`, or with
-    :func:`equiconv.neighbours.within_radius`. They check everything once; what uses the graph afterwards
-    checks and copies nothing, and does not wait for a GPU. A graph is a pytree of tensors: it may be an
-    argument of compiled and exported functions.
+    Make one with :meth:`from_pairs`, :meth:`from_csr`, :meth:`from_edge_index`, :meth:`undirected` or
+    :meth:`complete`, or with :func:`equiconv.neighbours.within_radius`. They check everything once; what uses
+    the graph afterwards checks and copies nothing, and does not wait for a GPU. A graph is a pytree of
+    tensors: it may be an argument of compiled and exported functions.
 
     Whatever is given for each pair, as `basis` of :func:`pair_message`, has its rows in the order of
     `senders` and `receivers`. Sums run over a receiver's pairs by ascending sender, in whatever order the
     pairs were given; only several pairs of the same two points keep their order. Pairs that are
     given by ascending receiver, then sender, are read from memory in the order in which they lie.
 
-    senders, receivers: (E,), in the order given. by_receiver, by_sender: the same pairs, grouped.
+    In an undirected graph every pair goes both ways: the pairs from `num_rows` on are the reversals of those
+    from 0 on, in their order; self-loops, the last of the first `num_rows`, have none. Elsewhere `num_rows`
+    is `num_pairs`.
+
+    senders, receivers: (E,), in the order given. by_receiver, by_sender: the same pairs, grouped. one_way: of
+    an undirected graph the first `num_rows` pairs, by receiver; else None.
     """
 
     senders: Tensor
     receivers: Tensor
     by_receiver: Csr
     by_sender: Csr
+    one_way: Csr | None = None
 
     @property
     def num_pairs(self) -> int:
         return self.senders.shape[0]
+
+    @property
+    def num_rows(self) -> int:
+        """Pairs without those that are reversals of others."""
+        return self.num_pairs if self.one_way is None else self.one_way.rows.shape[0]
 
     @property
     def num_senders(self) -> int:
@@ -184,17 +195,44 @@ class Graph:
         )
 
     @classmethod
+    def undirected(
+        cls, senders: Tensor, receivers: Tensor, num_points: int, *, self_loops: bool = False
+    ) -> Graph:
+        """From pairs that all go both ways, each given once.
+
+        The E pairs are those given, then the self-loops, then those given the other way round: the first
+        `num_rows` of them have one row in an antipodal basis of :func:`pair_message`.
+
+        Args:
+            senders, receivers: (U,), the ends of each pair, of any integer type, in any order. A point that
+                is paired with itself, as with its image in a periodic cell, sends to itself twice.
+            num_points: of both sides.
+            self_loops: whether every point sends to itself as well, once.
+
+        Raises:
+            ValueError: a sentence that names the first entry out of range, or what else is wrong.
+        """
+        given = cls.from_pairs(senders, receivers, num_points)
+        ends = given.senders, given.receivers
+        loops = torch.arange(num_points if self_loops else 0, device=given.device)
+        sending, receiving = (torch.cat((one, loops, other)) for one, other in (ends, ends[::-1]))
+        both_ways = cls._build(sending, receiving, num_points, num_points)
+        return dataclasses.replace(both_ways, one_way=both_ways._one_way(len(ends[0]) + len(loops)))
+
+    @classmethod
     def complete(
         cls,
         sizes: Sequence[int] | Tensor,
         *,
         self_loops: bool = True,
+        undirected: bool = False,
         device: torch.device | str | None = None,
     ) -> Graph:
         """Every point of a cloud sends to every point of the same cloud.
 
         sizes: (clouds,), how many points each has; the clouds' points follow one another.
         self_loops: whether a point sends to itself.
+        undirected: whether pairs stand as :meth:`undirected` has them, or by receiver.
         """
         counts = torch.as_tensor(sizes, device=device)
         if not counts.numel():
@@ -210,16 +248,19 @@ class Graph:
         receivers = torch.repeat_interleave(degree)
         before = (degree.cumsum(0) - degree)[receivers]  # pairs before those of this receiver
         senders = torch.arange(receivers.shape[0], device=counts.device) - before + first[cloud][receivers]
+        num_points = int(counts.sum())
+        _check_count("points", num_points)
+        if undirected:
+            once = senders < receivers
+            return cls.undirected(senders[once], receivers[once], num_points, self_loops=self_loops)
         if not self_loops:
             others = senders != receivers
             senders, receivers = senders[others], receivers[others]
-        num_points = int(counts.sum())
-        _check_count("points", num_points)
         return cls._build(senders, receivers, num_points, num_points)
 
     @staticmethod
     def batch(graphs: Sequence[Graph]) -> Graph:
-        """One graph of several, whose points and pairs follow one another."""
+        """One graph of several, whose points and pairs follow one another, and which is not `undirected`."""
         require(len(graphs) > 0, lambda: "Graph: graphs must hold at least one graph, but is empty")
         for i, graph in enumerate(graphs):
             if graph.device != graphs[0].device:
@@ -263,11 +304,22 @@ class Graph:
             moved(self.receivers),
             Csr(*map(moved, self.by_receiver)),
             Csr(*map(moved, self.by_sender)),
+            None if self.one_way is None else Csr(*map(moved, self.one_way)),
         )
 
     def transposed(self) -> Graph:
         """With senders and receivers exchanged."""
-        return Graph(self.receivers, self.senders, self.by_sender, self.by_receiver)
+        graph = Graph(self.receivers, self.senders, self.by_sender, self.by_receiver)
+        if self.one_way is None:
+            return graph
+        return dataclasses.replace(graph, one_way=graph._one_way(self.num_rows))
+
+    def _one_way(self, rows: int) -> Csr:
+        """So many of the first pairs, by receiver."""
+        return _grouped(
+            self.receivers[:rows], self.senders[:rows],
+            self.num_receivers, self.num_senders, self.by_receiver.rows.dtype,
+        )  # fmt: skip
 
     @classmethod
     def _build(cls, senders: Tensor, receivers: Tensor, num_senders: int, num_receivers: int) -> Graph:

@@ -12,7 +12,12 @@ __all__ = ["within_radius"]
 
 
 def within_radius(
-    positions: Tensor, radius: float, *, cell: Tensor | None = None, sizes: Tensor | list[int] | None = None
+    positions: Tensor,
+    radius: float,
+    *,
+    cell: Tensor | None = None,
+    sizes: Tensor | list[int] | None = None,
+    undirected: bool = False,
 ) -> tuple[Graph, Tensor]:
     """Every two points nearer to each other than `radius`, both ways, and how far around the cell they meet.
 
@@ -23,10 +28,13 @@ def within_radius(
             point and its own image may be a pair.
         sizes: (clouds,), how many points each cloud has: the clouds follow one another and do not meet.
             Absent: one cloud. All have the one cell.
+        undirected: whether pairs stand as :meth:`Graph.undirected` has them, each in one direction and then
+            all in the other.
 
     Returns:
-        The graph, whose pairs are sorted by receiver, then sender; and shifts, (E, n): a pair's sender is at
-        ``positions[sender] + shift`` for its receiver. Shifts are differentiable in `cell`, and zero without.
+        The graph, whose pairs (undirected: of one direction) are sorted by receiver, then sender; and shifts,
+        (E, n): a pair's sender is at ``positions[sender] + shift`` for its receiver. Shifts are
+        differentiable in `cell`, and zero without.
 
     Raises:
         ImportError: vesin is not installed (``pip install vesin``).
@@ -63,7 +71,7 @@ def within_radius(
     flat = positions.detach().to("cpu", torch.float64)
     flat = torch.nn.functional.pad(flat, (0, 3 - space))
     box = torch.zeros(3, 3, dtype=torch.float64) if cell is None else cell.detach().to("cpu", torch.float64)
-    neighbours = NeighborList(cutoff=float(radius), full_list=True, sorted=True)
+    neighbours = NeighborList(cutoff=float(radius), full_list=not undirected, sorted=True)
     receivers, senders, images = [torch.zeros(0, dtype=torch.long)], [torch.zeros(0, dtype=torch.long)], []
     first = 0
     for size in clouds:
@@ -77,8 +85,11 @@ def within_radius(
     receiver, sender = torch.cat(receivers), torch.cat(senders)
     image = torch.cat(images) if images else torch.zeros(0, 3, dtype=torch.float64)
     order = torch.argsort(receiver * points + sender, stable=True)
-    graph = Graph.from_pairs(sender[order], receiver[order], points).to(positions.device)
+    make = Graph.undirected if undirected else Graph.from_pairs
+    graph = make(sender[order], receiver[order], points).to(positions.device)
     image = image[order].to(positions)
+    if undirected:
+        image = torch.cat((image, -image))
     shifts = image[:, :space] if cell is None else image @ cell.to(positions)
     return graph, shifts
 

@@ -11,14 +11,22 @@ from .device import DTYPES, Device, from_bfloat16, to_bfloat16
 from .fft_conv_cases import TOLERANCE, rounded
 
 
-class PairMessage(c.Structure):
-    """equiconv::PairMessage of csrc/pair_message.h, as those below."""
+class Antipodes(c.Structure):
+    """equiconv::Antipodes of csrc/pair_message.h, as those below."""
 
+    _fields_ = [("rows", c.c_int64), ("of", c.c_void_p)]
+
+
+A_ROW_FOR_EACH_PAIR = Antipodes(2**63 - 1, None)
+
+
+class PairMessage(c.Structure):
     _fields_ = [
         *((name, c.c_int64) for name in ("pairs", "senders", "receivers")),
         *((name, c.c_int64) for name in ("orientations", "functions", "channels")),
         ("shared", c.c_bool),
         ("tf32", c.c_bool),
+        ("antipodes", Antipodes),
     ]
 
 
@@ -77,13 +85,15 @@ class PairCase:
     tf32: bool = False
     wide: bool = False  # indices of 64 bits
     empty: float = 0.0  # this part of the receivers has no pair
+    antipodal: bool = False  # a third of the pairs are reversals of others, which have their basis rows
     wanted: tuple[str, ...] = ("grad_x", "grad_basis", "grad_weight")
 
     def __str__(self) -> str:
         parts = [f"{self.senders}to{self.receivers}", self.pairs, f"O{self.orientations}"]
         parts += [f"K{self.functions}", f"C{self.channels}", self.stored]
         parts += [self.stored_weight] if self.stored_weight else []
-        parts += [name for name in ("shared", "strided", "tf32", "wide") if getattr(self, name)]
+        kinds = ("shared", "strided", "tf32", "wide", "antipodal")
+        parts += [name for name in kinds if getattr(self, name)]
         parts += [f"{self.empty:g}empty"] if self.empty else []
         return "-".join(map(str, parts))
 
@@ -95,15 +105,31 @@ class PairCase:
         return {
             "x": (self.senders, self.orientations, self.channels),
             "out": (self.receivers, self.orientations, self.channels),
-            "basis": (self.pairs, 1 if self.shared else self.orientations, self.functions),
+            "basis": (self.num_rows, 1 if self.shared else self.orientations, self.functions),
             "weight": (self.functions, 1, self.channels),
         }[name]
 
+    @property
+    def reversals(self) -> int:
+        return self.pairs // 3 if self.antipodal else 0
+
+    @property
+    def num_rows(self) -> int:
+        return self.pairs - self.reversals
+
     def graph(self) -> tuple[np.ndarray, np.ndarray]:
-        """Senders and receivers, in no order."""
+        """Senders and receivers, in no order; of an undirected graph self-loops, then the reversals."""
         rng = np.random.default_rng(7)
         most = max(1, int(self.receivers * (1 - self.empty)))
-        return rng.integers(self.senders, size=self.pairs), rng.integers(most, size=self.pairs)
+        senders, receivers = rng.integers(self.senders, size=self.pairs), rng.integers(most, size=self.pairs)
+        if self.antipodal:
+            receivers[self.reversals : self.num_rows] = senders[self.reversals : self.num_rows]
+            senders[self.num_rows :] = receivers[: self.reversals]
+            receivers[self.num_rows :] = senders[: self.reversals]
+        return senders, receivers
+
+    def opposite(self) -> np.ndarray:
+        return np.arange(self.orientations)[::-1]
 
     def arguments(self) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(3)
@@ -116,12 +142,19 @@ class PairCase:
         a = self.arguments()
         senders, receivers = self.graph()
         x, basis, weight, grad = a["x"][senders], a["basis"], a["weight"][:, 0], a["grad_out"][receivers]
+        if self.antipodal:
+            back = basis[: self.reversals]
+            basis = np.concatenate((basis, back if self.shared else back[:, self.opposite()]))
         filters = basis @ weight
         results = {name: np.zeros(self.shape_of(name)) for name in ("out", "grad_x")}
         np.add.at(results["out"], receivers, filters * x)
         np.add.at(results["grad_x"], senders, filters * grad)
         products = (x * grad).sum(1, keepdims=True) if self.shared else x * grad
         results["grad_basis"] = products @ weight.T
+        if self.antipodal:
+            back = results["grad_basis"][self.num_rows :]
+            results["grad_basis"] = results["grad_basis"][: self.num_rows]
+            results["grad_basis"][: self.reversals] += back if self.shared else back[:, self.opposite()]
         results["grad_weight"] = np.einsum("eok,eoc->kc", basis, products)[:, None]
         return {name: value for name, value in results.items() if name == "out" or name in self.wanted}
 
@@ -157,11 +190,17 @@ class PairCase:
     def run(self, device: Device) -> dict[str, np.ndarray]:
         size = PairMessage(
             *(self.pairs, self.senders, self.receivers, self.orientations, self.functions, self.channels),
-            *(self.shared, self.tf32),
+            *(self.shared, self.tf32, A_ROW_FOR_EACH_PAIR),
         )
         senders, receivers = self.graph()
         by_receiver = self.groups(device, receivers, senders, self.receivers)
         by_sender = self.groups(device, senders, receivers, self.senders)
+        rows_by_receiver = by_receiver
+        if self.antipodal:
+            size.antipodes = Antipodes(self.num_rows, device.array(self.opposite().copy(), "antipode"))
+            rows_by_receiver = self.groups(
+                device, receivers[: self.num_rows], senders[: self.num_rows], self.receivers
+            )
         given = {n: self.rows(n, self.put(device, n, value)) for n, value in self.arguments().items()}
         names = ("out", *self.wanted)
         places = {n: self.put(device, n, np.full(self.shape_of(n), np.nan)) for n in names}
@@ -175,7 +214,7 @@ class PairCase:
         if "grad_x" in to:
             back = PairAggregate(self.senders, by_sender, given["grad_out"], *both, to["grad_x"])
             launch(device, "pair_message_aggregate", size, back)
-        gradients = PairGradients(by_receiver, given["grad_out"], given["x"], *both)
+        gradients = PairGradients(rows_by_receiver, given["grad_out"], given["x"], *both)
         for name in {"grad_basis", "grad_weight"} & set(to):
             setattr(gradients, name, to[name])
         launch(device, "pair_message_gradients", size, gradients)
@@ -203,6 +242,9 @@ PAIRS = [
     PairCase(5, 4, 35, 1, 8, 16, "float16", "float32", strided=True),
     PairCase(6, 3, 40, 2, 10, 12, "float64", shared=True),
     PairCase(6, 3, 40, 2, 10, 12, tf32=True),
+    PairCase(7, 7, 75, 3, 20, 24, antipodal=True),
+    PairCase(6, 6, 90, 2, 9, 70, "bfloat16", antipodal=True),
+    PairCase(5, 5, 60, 4, 10, 12, "float64", shared=True, antipodal=True),
 ]
 # Groups of several pieces, and a weight that comes in slabs.
 PIECES = [

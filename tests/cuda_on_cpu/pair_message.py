@@ -12,7 +12,16 @@ from torch import Tensor
 from equiconv.graph import Csr
 
 from .device import DTYPES, Device
-from .pair_cases import PairAggregate, PairGradients, PairGroups, PairMessage, Rows, launch
+from .pair_cases import (
+    A_ROW_FOR_EACH_PAIR,
+    Antipodes,
+    PairAggregate,
+    PairGradients,
+    PairGroups,
+    PairMessage,
+    Rows,
+    launch,
+)
 
 
 def rows(tensor: Tensor, pointer: int) -> Rows:
@@ -34,11 +43,11 @@ def pair_message(
 ) -> list[Tensor]:
     """The result, and the gradient of every tensor in their order."""
     x, basis, weight = tensors["x"], tensors["basis"], tensors["weight"]
-    graph = options["graph"]
+    graph, antipode = options["graph"], options.get("antipode")
 
     size = PairMessage(
         *(graph.num_pairs, graph.num_senders, graph.num_receivers),
-        *(x.shape[1] if x.dim() == 3 else 1, *weight.shape, basis.dim() == 2, False),
+        *(x.shape[1] if x.dim() == 3 else 1, *weight.shape, basis.dim() == 2, False, A_ROW_FOR_EACH_PAIR),
     )
     results = {"out": x.new_zeros(graph.num_receivers, *x.shape[1:])}
     results |= {f"grad_{name}": torch.zeros(t.shape, dtype=t.dtype) for name, t in tensors.items()}
@@ -49,12 +58,16 @@ def pair_message(
     places = {n: device.upload(torch.full_like(t, float("nan")), n) for n, t in results.items()}
     written = {n: rows(t, places[n]) for n, t in results.items()}
     by_receiver, by_sender = groups(device, graph.by_receiver), groups(device, graph.by_sender)
+    rows_by_receiver = by_receiver
+    if antipode is not None:
+        size.antipodes = Antipodes(graph.num_rows, device.upload(antipode, "antipode"))
+        rows_by_receiver = groups(device, graph.one_way)
 
     both = given["basis"], given["weight"]
     sent = PairAggregate(size.receivers, by_receiver, given["x"], *both, written["out"])
     back = PairAggregate(size.senders, by_sender, given["grad_out"], *both, written["grad_x"])
     gradients = PairGradients(
-        *(by_receiver, given["grad_out"], given["x"], *both),
+        *(rows_by_receiver, given["grad_out"], given["x"], *both),
         *(written["grad_basis"], written["grad_weight"]),
     )
     launch(device, "pair_message_aggregate", size, sent)

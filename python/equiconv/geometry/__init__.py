@@ -4,6 +4,7 @@ from .cutoff import polynomial_cutoff
 from .edge_cloud import EdgeCloud, edge_cloud
 from .grids import (
     SOLIDS,
+    antipodes,
     circle,
     fibonacci_sphere,
     random_rotations,
@@ -17,6 +18,7 @@ from .polynomial import fold_repeats, monomials, ordered_monomials, polynomial_f
 __all__ = [
     "SOLIDS",
     "EdgeCloud",
+    "antipodes",
     "circle",
     "edge_cloud",
     "fibonacci_sphere",

@@ -20,8 +20,10 @@ def circle(count: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
         ValueError: count is not positive.
     """
     _check_count("circle", count)
-    angle = torch.arange(count, dtype=torch.float64) * (2 * math.pi / count)
-    return torch.stack((angle.cos(), angle.sin()), -1).to(dtype)
+    half = count // 2 if count % 2 == 0 else count
+    angle = torch.arange(half, dtype=torch.float64) * (2 * math.pi / count)
+    points = torch.stack((angle.cos(), angle.sin()), -1)
+    return (points if half == count else _with_opposites(points)).to(dtype)
 
 
 def fibonacci_sphere(count: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -40,18 +42,27 @@ def fibonacci_sphere(count: int, *, dtype: torch.dtype = torch.float32) -> Tenso
     return torch.stack((azimuth.cos() * r, azimuth.sin() * r, z), -1).to(dtype)
 
 
-def repulsion_sphere(count: int, *, steps: int = 500, dtype: torch.dtype = torch.float32) -> Tensor:
+def repulsion_sphere(
+    count: int, *, antipodal: bool = False, steps: int = 500, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """(count, 3): points of the unit sphere after repelling one another, as charges do.
 
-    A descent of Σ 1/|oᵢ - oⱼ|² from :func:`fibonacci_sphere`, so the same grid on every call.
+    A descent of Σ 1/|oᵢ - oⱼ|² from :func:`fibonacci_sphere`, so the same grid on every call. antipodal: of
+    its upper half and their opposites, which move as one, and are the second half of the points.
 
     Raises:
-        ValueError: count is not positive.
+        ValueError: count is not positive, or odd where the points are to be antipodal.
     """
     _check_count("repulsion_sphere", count)
+    require(
+        not antipodal or count % 2 == 0,
+        lambda: f"repulsion_sphere: count must be even where antipodal is True, but is {count}",
+    )
     points = fibonacci_sphere(count, dtype=torch.float64)
     if count == 1:
         return points.to(dtype)
+    if antipodal:
+        points = _with_opposites(points[: count // 2])
     spacing = math.sqrt(4 * math.pi / count)
     for step in range(steps):
         difference = points[:, None] - points
@@ -63,7 +74,27 @@ def repulsion_sphere(count: int, *, steps: int = 500, dtype: torch.dtype = torch
         longest = force.norm(dim=1).max().clamp_min(spacing**-3)
         points = points + force * (0.1 * spacing * (1 - step / steps) / longest)
         points = points / points.norm(dim=1, keepdim=True)
+        if antipodal:  # to the last bit
+            points = _with_opposites(points[: count // 2])
     return points.to(dtype)
+
+
+def _with_opposites(points: Tensor) -> Tensor:
+    return torch.cat((points, -points))
+
+
+def antipodes(grid: Tensor) -> Tensor | None:
+    """(O,) of int64: of each orientation o of a grid (O, n) the number of -o; None where one has none.
+
+    Up to rounding in the grid's dtype. It may then stand beside a basis of :func:`equiconv.pair_message`. It
+    waits for a GPU.
+    """
+    if grid.is_meta or not len(grid):
+        return None
+    distance, opposite = (grid[:, None] + grid).norm(dim=-1).min(1)
+    there = bool((distance <= 8 * torch.finfo(grid.dtype).eps).all())
+    back = torch.arange(len(grid), device=grid.device)
+    return opposite if there and torch.equal(opposite[opposite], back) else None
 
 
 def _cyclic(*values: float) -> list[tuple[float, float, float]]:

@@ -33,9 +33,18 @@ class PointCloudConv(Calibrated):
         self.kernel = nn.Linear(basis_dim, in_channels * out_channels // groups, bias=False)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
-    def forward(self, x: Tensor, basis: Tensor | BasisNetwork, graph: Graph) -> Tensor:
-        """x: (N, C), basis: (E, K), a row for each pair of `graph`, or what computes them. Returns (N, D)."""
-        out = pair_message(x, basis, _weight(self.kernel, self.shape), graph)
+    def forward(
+        self,
+        x: Tensor,
+        basis: Tensor | BasisNetwork,
+        graph: Graph,
+        antipode: Tensor | None = None,
+    ) -> Tensor:
+        """x: (N, C), basis: (E, K), a row for each pair of `graph`, or what computes them. Returns (N, D).
+
+        antipode: as :func:`equiconv.pair_message` has it, beside a basis for both directions of pairs.
+        """
+        out = pair_message(x, basis, _weight(self.kernel, self.shape), graph, antipode)
         if self.to_be_calibrated:
             self.calibrate((self.kernel, x, out))
         return out if self.bias is None else out + self.bias
@@ -77,21 +86,31 @@ class FiberBundleConv(Calibrated):
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(
-        self, x: Tensor, basis: Tensor | BasisNetwork, fibre_basis: Tensor | None, graph: Graph
+        self,
+        x: Tensor,
+        basis: Tensor | BasisNetwork,
+        fibre_basis: Tensor | None,
+        graph: Graph,
+        antipode: Tensor | None = None,
     ) -> Tensor:
         """x: (N, O, C). Returns (N, O, D).
 
         basis: (E, O, K), a row for each pair of `graph`, or what computes them; if not separable
         (E, O, O, K), the sender's orientation first. fibre_basis: (O, O, K), the sender's first; if not
-        separable None.
+        separable None. antipode: (O,), as :func:`equiconv.pair_message` has it, beside a basis for both
+        directions of pairs; only if separable.
         """
         if self.fiber_kernel is None:
+            require(
+                antipode is None,
+                lambda: "FiberBundleConv: antipode must be absent where separable is False, but is there",
+            )
             out = self._full(x, basis, graph)
             if self.to_be_calibrated:
                 self.calibrate((self.kernel, x, out))
         else:
             assert fibre_basis is not None
-            y = pair_message(x, basis, self.kernel.weight.T, graph)
+            y = pair_message(x, basis, self.kernel.weight.T, graph, antipode)
             out = fibre_conv(y, fibre_basis, _weight(self.fiber_kernel, self.shape))
             if self.to_be_calibrated:
                 self.calibrate((self.kernel, x, y), (self.fiber_kernel, y, out))

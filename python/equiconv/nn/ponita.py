@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..geometry import (
     EdgeCloud,
+    antipodes,
     circle,
     edge_cloud,
     lift,
@@ -58,6 +59,10 @@ class Ponita(nn.Module):
         recompute: whether every layer computes the basis functions of its pairs anew, where they are needed,
             instead of keeping them in memory, K numbers for each pair and orientation.
 
+    Where the graph is undirected (:meth:`equiconv.Graph.undirected`) and every orientation of the grid has
+    its opposite there, or points have none, one row of the basis serves both directions of a pair: half the
+    basis network, half its memory.
+
     The names of parameters are those of the published model, whose checkpoints load; its grid is not in them,
     and of those made with a random grid the outputs are reproduced only with that grid. Its `degree` counts
     from one less in the repository ponita-torch (2 there is 3 here).
@@ -66,6 +71,7 @@ class Ponita(nn.Module):
     """
 
     ori_grid: Tensor | None
+    antipode: Tensor | None
 
     def __init__(
         self,
@@ -112,7 +118,11 @@ class Ponita(nn.Module):
         self.recompute = recompute
         self.pooled = task_level == "graph"
         self.bundle, self.oriented = bundle, oriented
-        self.register_buffer("ori_grid", _grid(grid, num_ori, dim) if bundle else None)
+        self.register_buffer("antipode", None, persistent=False)
+        self.register_buffer("ori_grid", None)
+        self.ori_grid = _grid(grid, num_ori, dim) if bundle else None
+        if not oriented:
+            self.antipode = torch.zeros(1, dtype=torch.int64)
 
         basis_dim = hidden_dim if basis_dim is None else basis_dim
         of_orientations = 2 if complete and (dim == 2 or not bundle) else 1
@@ -161,14 +171,15 @@ class Ponita(nn.Module):
             batch: (N,) of int64, the graph of each point; None: all are of one graph.
             num_graphs: G; to be given beside `batch`.
             shifts: (E, n), added to the sender's position in each pair, for periodic boundaries.
-            extra: (E, extra_dim), further invariants of each pair.
+            extra: (E, extra_dim), further invariants of each pair. Of an undirected graph both directions of
+                a pair have the same, and the opposite shift: what is given of reversed pairs may be unread.
             rotations: (G, n, n), how each graph's grid is turned.
 
         Raises:
             ValueError: an argument breaks one of the rules above; the sentence names it and its value.
         """
         if graph is None:
-            return self.forward(**_unpacked(pos))
+            return self.forward(**_unpacked(pos, once=self.antipode is not None))
         self._check(pos, graph, x, vec, batch, num_graphs, shifts, extra, rotations)
         if rotations is not None and batch is None:
             batch, num_graphs = torch.zeros(len(pos), dtype=torch.int64, device=pos.device), 1
@@ -195,15 +206,16 @@ class Ponita(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         grid = self.ori_grid
         assert grid is not None
-        rel = _relative(pos, graph, shifts)
+        antipode, pairs = self._one_row_for_both(graph)
+        rel, extra = _relative(pos, graph, shifts, pairs), None if extra is None else extra[:pairs]
         if rotations is not None:  # turning the grid is turning everything else back
             turn = rotations[batch]
-            rel = (rel[:, None] @ turn[graph.receivers]).squeeze(1)
+            rel = (rel[:, None] @ turn[graph.receivers[:pairs]]).squeeze(1)
             vec = None if vec is None else vec @ turn
         features = pair_invariants(rel, grid, smooth=self.smooth, extra=extra, degree=self.degree)
         basis = self._basis(features, rel)
         fibre_basis = self.fiber_basis_fn(fibre_invariants(grid, complete=self.complete, degree=self.degree))
-        values = self._layers(self.x_embedder(lift(x, vec, grid)), basis, fibre_basis, graph)
+        values = self._layers(self.x_embedder(lift(x, vec, grid)), basis, fibre_basis, graph, antipode)
         vectors = project(values[..., self.output_dim :], grid)
         return values[..., : self.output_dim].mean(1), vectors if rotations is None else vectors @ turn.mT
 
@@ -220,9 +232,10 @@ class Ponita(nn.Module):
         if not self.oriented:
             assert isinstance(graph, Graph)
             assert x is not None
-            rel = _relative(pos, graph, shifts)
+            antipode, pairs = self._one_row_for_both(graph)
+            rel, extra = _relative(pos, graph, shifts, pairs), None if extra is None else extra[:pairs]
             features = pair_invariants(rel, extra=extra, degree=self.degree)
-            values = self._layers(self.x_embedder(x), self._basis(features, rel), graph)
+            values = self._layers(self.x_embedder(x), self._basis(features, rel), graph, antipode)
             return values, values.new_zeros(points, 0, self.dim)
 
         cloud = edge_cloud(graph) if isinstance(graph, Graph) else graph
@@ -230,7 +243,7 @@ class Ponita(nn.Module):
         parts = [] if x is None else [x[cloud.base]]
         if vec is not None:
             parts.append((vec[cloud.base] @ orientations[..., None]).squeeze(-1))
-        rel = _relative(pos[cloud.base], cloud.graph, shifts)
+        rel = _relative(pos[cloud.base], cloud.graph, shifts, cloud.graph.num_pairs)
         features = pair_invariants(
             rel,
             receiver=orientations[cloud.graph.receivers],
@@ -251,6 +264,12 @@ class Ponita(nn.Module):
             return summed / count.view(-1, *[1] * (values.dim() - 1))
 
         return mean(values[:, : self.output_dim]), mean(vectors)
+
+    def _one_row_for_both(self, graph: Graph) -> tuple[Tensor | None, int]:
+        """Antipodes, where a basis row serves both directions of a pair, and how many pairs have a row."""
+        if self.antipode is None or graph.one_way is None:
+            return None, graph.num_pairs
+        return self.antipode, graph.num_rows
 
     def _basis(self, features: Tensor, rel: Tensor) -> Tensor | BasisNetwork:
         """Of every pair, cut off at the radius."""
@@ -374,6 +393,11 @@ class Ponita(nn.Module):
             graphs = (1 if batch is None else "G") if num_graphs is None else num_graphs
             shaped("rotations", rotations, graphs, self.dim, self.dim)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "ori_grid":
+            self.antipode = None if value is None else antipodes(value)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         grid = f"{prefix}ori_grid"
         if (
@@ -387,6 +411,8 @@ class Ponita(nn.Module):
             )
             state_dict[grid] = self.ori_grid
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.ori_grid is not None:
+            self.antipode = antipodes(self.ori_grid)
 
 
 _MODEL = "Ponita"
@@ -404,13 +430,17 @@ def _grid(grid: Tensor | None, count: int, dim: int) -> Tensor:
     return grid.clone()
 
 
-def _relative(pos: Tensor, graph: Graph, shifts: Tensor | None) -> Tensor:
-    rel = pos[graph.senders] - pos[graph.receivers]
-    return rel if shifts is None else rel + shifts
+def _relative(pos: Tensor, graph: Graph, shifts: Tensor | None, pairs: int) -> Tensor:
+    """Of so many of the first pairs."""
+    rel = pos[graph.senders[:pairs]] - pos[graph.receivers[:pairs]]
+    return rel if shifts is None else rel + shifts[:pairs]
 
 
-def _unpacked(data: Any) -> dict[str, Any]:
-    """The arguments of forward, of an object such as torch_geometric's Data."""
+def _unpacked(data: Any, *, once: bool) -> dict[str, Any]:
+    """The arguments of forward, of an object such as torch_geometric's Data.
+
+    once: whether the graph is to be an undirected one, if all pairs go both ways.
+    """
     for name in ("pos", "edge_index"):
         require(
             getattr(data, name, None) is not None,
@@ -420,7 +450,12 @@ def _unpacked(data: Any) -> dict[str, Any]:
     everywhere = torch.arange(points, device=data.pos.device)
     source, target = torch.cat((data.edge_index, everywhere.expand(2, -1)), 1)
     pairs = torch.unique(target * points + source)  # sorted, each once
-    graph = Graph.from_pairs(pairs % points, pairs // points, points)
+    source, target = pairs % points, pairs // points
+    if once and torch.equal(torch.sort(source * points + target).values, pairs):
+        one_way = source < target
+        graph = Graph.undirected(source[one_way], target[one_way], points, self_loops=True)
+    else:
+        graph = Graph.from_pairs(source, target, points)
     optional = {name: getattr(data, name, None) for name in ("x", "vec", "batch", "num_graphs")}
     if optional["batch"] is None:
         del optional["num_graphs"]

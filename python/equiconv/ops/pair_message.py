@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..graph import Graph
 from . import tf32 as _tf32  # noqa: F401  CUDA kernels ask it
-from .check import MaybeTensor, check_device, check_floating, check_kind, require
+from .check import MaybeTensor, check_device, check_floating, check_kind, require, text
 from .multilinear import MultilinearOp
 from .pair_basis import BasisNetwork
 from .pair_message_recomputed import recomputed
@@ -17,7 +17,13 @@ from .pair_message_recomputed import recomputed
 __all__ = ["pair_message"]
 
 
-def pair_message(x: Tensor, basis: Tensor | BasisNetwork, weight: Tensor, graph: Graph) -> Tensor:
+def pair_message(
+    x: Tensor,
+    basis: Tensor | BasisNetwork,
+    weight: Tensor,
+    graph: Graph,
+    antipode: Tensor | None = None,
+) -> Tensor:
     r"""What every receiver of `graph` is sent: for each pair and orientation, features times a filter.
 
     .. math:: \text{out}[r, o, c] = \sum_{e \to r} \Big(\sum_k \text{basis}[e, o, k]\,
@@ -36,6 +42,13 @@ def pair_message(x: Tensor, basis: Tensor | BasisNetwork, weight: Tensor, graph:
         weight: (K, C). The dtype of x, or float32 beside a half type. Or (K, C, D), a filter of every channel
             for every other: a sum over c as well.
         graph: the E pairs, a :class:`Graph` on the device of x.
+        antipode: (O,), int64, on the device of x, for a basis of which one row serves both directions of a
+            pair, as where orientations come with their opposites and attributes of a pair at o are those of
+            the reversed pair at -o. The number of -o for each o, so that ``antipode[antipode[o]] == o`` (on
+            CUDA that is taken on trust). The graph is then undirected and basis (B, O, K) or (B, K), B being
+            its `num_rows`: its pair e from B on has ``basis[e - B, antipode]`` as its row (or
+            ``basis[e - B]``). Half the basis and half the products for its gradient and the weight's; with a
+            dense weight, or a BasisNetwork, the rows (of its features) are written out for all pairs instead.
 
     Returns:
         (R, O, C) or (R, C), D in the place of C if the weight has it, of the dtype of x, contiguous; zero for
@@ -57,6 +70,16 @@ def pair_message(x: Tensor, basis: Tensor | BasisNetwork, weight: Tensor, graph:
     Weight-Sharing in Position-Orientation Space" (2024, arXiv:2310.02970), over positions; with (E, K) a
     continuous-filter convolution (Schütt et al., SchNet, 2017, arXiv:1706.08566).
     """
+    if antipode is not None:
+        one_way = graph.one_way
+        if one_way is None:
+            raise ValueError(f"{_OP}: graph must be undirected where antipode is given, but is {graph}")
+        if isinstance(basis, Tensor) and weight.dim() != 3:
+            sent: Tensor = torch.ops.equiconv.pair_message_antipodal(
+                x, basis, weight, *graph.by_receiver, *graph.by_sender, *one_way, antipode
+            )
+            return sent
+        basis = _of_both_directions(x, basis, graph, antipode)
     if isinstance(basis, BasisNetwork):
         return recomputed(x, basis, weight, graph)
     op = torch.ops.equiconv.pair_message_dense if weight.dim() == 3 else torch.ops.equiconv.pair_message
@@ -67,12 +90,50 @@ def pair_message(x: Tensor, basis: Tensor | BasisNetwork, weight: Tensor, graph:
 _OP = "pair_message"
 
 
+def _of_both_directions(
+    x: Tensor, basis: Tensor | BasisNetwork, graph: Graph, antipode: Tensor
+) -> Tensor | BasisNetwork:
+    """A row for each pair, of a basis with one for both directions, or of what a network makes it from."""
+    name, rows = ("basis", basis) if isinstance(basis, Tensor) else ("features", basis.features)
+    _check_antipode(antipode, x)
+    have, want = rows.shape[0], graph.num_rows
+    require(
+        have == want,
+        lambda: f"{_OP}: {name} must have a row for each undirected pair of graph, {want}, but has {have}",
+    )
+
+    def written_out(rows: Tensor) -> Tensor:
+        back = rows[: graph.num_pairs - want]
+        return torch.cat((rows, back[:, antipode] if rows.dim() == 3 else back))
+
+    if isinstance(basis, Tensor):
+        return written_out(basis)
+    window = None if basis.window is None else written_out(basis.window)
+    return basis._replace(features=written_out(rows), window=window)
+
+
 # ---- the dispatcher ops: fake kernels, and what is generic over multilinear ops --------------------------
+
+
+def _check_antipode(antipode: Tensor, x: Tensor) -> None:
+    orientations = x.shape[1] if x.dim() == 3 else 1
+    check_device(_OP, "antipode", antipode, x)
+    require(
+        antipode.dtype == torch.int64, lambda: f"{_OP}: antipode must be int64, but is {text(antipode.dtype)}"
+    )
+    require(
+        tuple(antipode.shape) == (orientations,),
+        lambda: (
+            f"{_OP}: antipode must have shape ({orientations},), one for each orientation of x, but has "
+            f"{tuple(antipode.shape)}"
+        ),
+    )
+    require(antipode.is_contiguous(), lambda: f"{_OP}: antipode must be contiguous, but is not")
 
 
 def _check(x: Tensor, basis: Tensor, weight: Tensor, *graph: Tensor) -> list[int]:
     """The shape of the result."""
-    receiver_offsets, senders, _, sender_offsets, _, _ = graph
+    receiver_offsets, senders, _, sender_offsets, _, _, *antipodal = graph
     check_floating(_OP, "x", x)
     require(
         x.dim() in (2, 3), lambda: f"{_OP}: x must be (S, O, C) or (S, C), but has shape {tuple(x.shape)}"
@@ -93,9 +154,14 @@ def _check(x: Tensor, basis: Tensor, weight: Tensor, *graph: Tensor) -> list[int
     require(
         have == want, lambda: f"{_OP}: x must have a row for each sender of graph, {want}, but has {have}"
     )
-    pairs, rows = senders.shape[0], basis.shape[0]
+    pairs, rows, kind = senders.shape[0], basis.shape[0], ""
+    if antipodal:
+        _, one_way, _, antipode = antipodal
+        _check_antipode(antipode, x)
+        pairs, kind = one_way.shape[0], "undirected "
     require(
-        rows == pairs, lambda: f"{_OP}: basis must have a row for each pair of graph, {pairs}, but has {rows}"
+        rows == pairs,
+        lambda: f"{_OP}: basis must have a row for each {kind}pair of graph, {pairs}, but has {rows}",
     )
     if basis.dim() == 3:
         require(
@@ -266,7 +332,7 @@ for _device in ("CPU", "CUDA"):
         _library.impl("pair_message_dense", _dense, _device)  # type: ignore[no-untyped-call]
         _library.impl("pair_message_dense_backward", _dense_backward, _device)  # type: ignore[no-untyped-call]
 
-for _name in (_OP, f"{_OP}_dense"):
+for _name in (_OP, f"{_OP}_antipodal", f"{_OP}_dense"):
     MultilinearOp(
         name=_name,
         arguments=("x", "basis", "weight"),

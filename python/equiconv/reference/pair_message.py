@@ -10,12 +10,20 @@ from ..graph import Graph
 __all__ = ["pair_message"]
 
 
-def pair_message(x: Tensor, basis: Tensor, weight: Tensor, graph: Graph) -> Tensor:
+def pair_message(
+    x: Tensor, basis: Tensor, weight: Tensor, graph: Graph, antipode: Tensor | None = None
+) -> Tensor:
     """out[r, o, d] = Σ over pairs e with receiver r of Σ_k Σ_c basis[e, o, k] weight[k, c, d] x[s(e), o, c].
 
     x: (S, O, C) or (S, C); basis: (E, O, K), or (E, K), the same for all o; weight: (K, C), which stands for
     its diagonal matrices, or (K, C, D). Half types are computed in float32 and rounded once.
+
+    antipode: (O,), of an antipodal basis (B, O, K) or (B, K) of an undirected graph with B rows: its pairs
+    from B on have the rows from 0 on, at the opposite orientations.
     """
+    if antipode is not None:
+        back = basis[: graph.num_pairs - len(basis)]
+        basis = torch.cat((basis, back[:, antipode] if basis.dim() == 3 else back))
 
     def computed(tensor: Tensor) -> Tensor:
         return tensor.to(torch.promote_types(x.dtype, torch.float32))
