@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -71,14 +70,13 @@ def pair_invariants(
         (E, A), (E, O, A) or (E, O, O, A), of the dtype of rel.
 
     Half types are computed in float32 and rounded once. Derivatives of every order are supported, as are
-    torch.compile, torch.export and torch.func (vmap calls once for each entry); autocast leaves float32 as it
-    is. Lengths have derivatives of zero, of every order, where they are zero, as on self-loops. The same
-    input gives the same bits.
+    torch.compile, torch.export and torch.func; autocast leaves float32 as it is. Lengths have derivatives of
+    zero, of every order, where they are zero, as on self-loops. The same input gives the same bits.
 
     One pass from rel to the features, one back for the gradients, and one for the derivatives of these, have
     kernels. The plain expression of :mod:`equiconv.reference` is used instead, on every device, for frames,
-    `full` and `batch`, in more than three dimensions and where there are more than 128 features; for the
-    gradient of `grid`, and derivatives of the third order on.
+    `full` and `batch`, in more than three dimensions, where there are more than 128 features, and in
+    torch.func's transforms; for the gradient of `grid`; and for derivatives of the third order on.
 
     On a grid with -o beside every o, the attributes (R³×S², R²×S¹) of a pair at o are those of the reversed
     pair at -o, so that one filter row serves both.
@@ -91,7 +89,12 @@ def pair_invariants(
     arXiv:2504.03299.
     """
     _check(rel, grid, batch, receiver, sender, full, extra, degree)
-    if batch is None and not full and _have_kernels(rel, grid, receiver, sender, extra, complete, degree):
+    transformed = torch._C._are_functorch_transforms_active()
+    if (
+        batch is None
+        and not (full or transformed)
+        and _have_kernels(rel, grid, receiver, sender, extra, complete, degree)
+    ):
         out: Tensor = torch.ops.equiconv.pair_invariants(
             rel, grid, receiver, sender, extra, complete, smooth, degree
         )
@@ -254,7 +257,10 @@ def _count_features(
         attributes += 2 if complete else 1
     if extra is not None:
         attributes += int(extra.shape[1])
-    return math.comb(attributes + degree, degree) - 1
+    features = 1  # all monomials of degree 0 to `degree`: a binomial coefficient, of sizes that may be symbols
+    for i in range(1, attributes + 1):
+        features = features * (degree + i) // i
+    return features - 1
 
 
 # ---- the dispatcher ops: fake kernels ---------------------------------------------------------------------
