@@ -66,9 +66,9 @@ constexpr void add(V (&to)[n], const V& factor, const V (&v)[n]) {
   for (int i = 0; i < n; ++i) to[i] += factor * v[i];
 }
 
-// Of one kind of pair in n dimensions.
-template <Space space, int n>
+template <Space space>
 struct PairAttributes {
+  static constexpr int n = kDimensions<space>;
   bool senders, complete, smooth;
 
   template <class V, class Root>
@@ -108,8 +108,7 @@ struct PairAttributes {
       } else {
         const V distance = dot(o, r);
         const Across<V> across(r, o, distance);
-        const V factor =
-            smooth ? grad[1] + grad[1] : grad[1] * length_of(root, across.squared).inverse;
+        const V factor = smooth ? grad[1] + grad[1] : grad[1] * length_of(root, across.squared).inverse;
         add(sums.rel, factor, across.vector);
         add(sums.receiver, V{} - factor * distance, across.vector);
         along -= factor * dot(across.vector, o);  // zero but for o that are no unit vectors

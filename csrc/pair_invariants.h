@@ -10,6 +10,10 @@ enum class Space : std::int8_t { distance, planar, spatial };
 
 constexpr int kPairFeatures = 128;  // monomials at most
 
+// Of the vectors of a pair; those of distances in fewer have zeros in the place of the others.
+template <Space space>
+constexpr int kDimensions = space == Space::planar ? 2 : 3;
+
 // Sizes of one call. There is one orientation where each pair has its own, or there are none.
 struct PairInvariants {
   std::int64_t pairs = 0, orientations = 1;
@@ -20,7 +24,7 @@ struct PairInvariants {
   // Feature f is feature shorter[f] times attribute last[f], but the first are the attributes themselves.
   std::uint8_t shorter[kPairFeatures] = {}, last[kPairFeatures] = {};
 
-  std::int32_t extra() const { return attributes - geometric; }
+  constexpr std::int32_t extra() const { return attributes - geometric; }
 
   // All distinct monomials of degree 1 to `degree`, lower ones first, each a shorter one times an attribute
   // not before its last; false where they are too many.
@@ -49,6 +53,7 @@ struct PairInvariants {
 template <class Void>
 struct PairPoints {
   Rows<Void> rel, receiver, sender, extra;
+  explicit operator bool() const { return rel || receiver || sender || extra; }
 };
 
 struct PairInvariantsForward {

@@ -10,6 +10,9 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from contract import Op, Refusal, Sample
+from cuda_on_cpu.device import Device
+from cuda_on_cpu.pair_invariants import pair_invariants as on_emulator
+from cuda_on_cpu.pair_invariants import tangent as tangent_on_emulator
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -341,7 +344,34 @@ class TestContract(contract.Contract):
         of_squares=lambda at, **squares: 0 * reference(**squares),  # the largest entry is measure enough
         nonlinear=True,
         dispatched=dispatched,
+        on_emulator=on_emulator,
     )
+
+    def test_cuda_kernels_of_second_derivatives(self, sample: Sample, emulator: Device) -> None:
+        """Against those of the CPU, in float64."""
+        self.check_second_derivatives(sample, emulator)
+
+    def test_cuda_kernels_of_second_derivatives_have_no_race(
+        self, small: Sample, race_detector: Device
+    ) -> None:
+        race_detector.schedule("random:1")
+        self.check_second_derivatives(small, race_detector)
+
+    def check_second_derivatives(self, sample: Sample, emulator: Device) -> None:
+        tensors = contract.detached(sample.make(torch.float64, "cpu"))
+        changes = contract.detached(sample.make(torch.float64, "cpu", seed=1))
+        changes.pop("grid", None)
+        grad_out = contract.random_like(reference(**tensors, **sample.options))
+        _, (_, *args), _ = (a for _, a in dispatched(tensors, sample.options))
+        given, rest = args[:5], args[5:8]
+        changed = [changes.get(name) for name in ("rel", "receiver", "sender", "extra")]
+        op = torch.ops.equiconv.pair_invariants_tangent
+        expected = op(grad_out, *given, *changed, *rest, *(True,) * 5)
+        expected = [t for t, there in zip(expected, (grad_out, *changed), strict=True) if there is not None]
+        emulator.report()
+        found = tangent_on_emulator(emulator, tensors, sample.options, grad_out, changes)
+        assert emulator.report() == ""
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
     def test_autocast(self, tiny: Sample, device: str) -> None:
         """It leaves positions as they are."""

@@ -85,10 +85,10 @@ void store_rows(const Vec<T>* columns, std::int64_t length, S* to, std::int64_t 
 // ---- some pairs ----------------------------------------------------------------------------------------
 
 // As many pairs as a vector has lanes. V: vectors, or Duals of them.
-template <class S, class V, Space space, int n>
+template <class S, class V, Space space>
 class Pairs {
   using T = typename Arithmetic<S>::type;
-  static constexpr int W = kLanes<T>;
+  static constexpr int n = kDimensions<space>;
   static constexpr bool kDual = !std::is_same_v<V, Vec<T>>;
   using Points = PairPoints<const void>;
 
@@ -136,9 +136,9 @@ class Pairs {
       for (int i = 0; i < size_.extra(); ++i) grad_extra_[i] += grad_[size_.geometric + i];
     }
     if (a.out) store_rows(changes_, length_, row<S>(a.out, pair), a.out.row, count);
-    store_columns(sums.rel, n, a.grad.rel, pair, count);
-    store_columns(sums.receiver, n, a.grad.receiver, pair, count);
-    store_columns(sums.sender, n, a.grad.sender, pair, count);
+    store_columns(sums.rel, size_.dimensions, a.grad.rel, pair, count);
+    store_columns(sums.receiver, size_.dimensions, a.grad.receiver, pair, count);
+    store_columns(sums.sender, size_.dimensions, a.grad.sender, pair, count);
     store_columns(grad_extra_, size_.extra(), a.grad.extra, pair, count);
   }
 
@@ -162,13 +162,13 @@ class Pairs {
     }
   }
   void load_pairs(const Points& at, const Points& change, std::int64_t pair, int count) {
-    load_columns(at_.rel, n, at.rel, change.rel, pair, 0, count);
-    load_columns(at_.sender, n, at.sender, change.sender, pair, 0, count);
+    load_columns(at_.rel, size_.dimensions, at.rel, change.rel, pair, 0, count);
+    load_columns(at_.sender, size_.dimensions, at.sender, change.sender, pair, 0, count);
     load_columns(extra_, size_.extra(), at.extra, change.extra, pair, 0, count);
   }
   void load_receiver(const Points& at, const Points& change, std::int64_t pair, std::int64_t orientation,
                      int count) {
-    load_columns(at_.receiver, n, at.receiver, change.receiver, pair, orientation, count);
+    load_columns(at_.receiver, size_.dimensions, at.receiver, change.receiver, pair, orientation, count);
   }
 
   void load_grad_out(const InputRows& a, std::int64_t pair, int count) {
@@ -193,7 +193,7 @@ class Pairs {
   }
 
   const PairInvariants& size_;
-  PairAttributes<space, n> attributes_;
+  PairAttributes<space> attributes_;
   std::int64_t length_;
   Vec<T>*columns_, *changes_;
   V *features_, *grad_, *extra_, *grad_extra_;
@@ -214,7 +214,8 @@ std::int64_t units_of(const PairInvariants& size, int threads) {
 
 // Calls f with the pairs of the call's kind, for their groups, and the first and number of a group's.
 template <class Pairs, class T, class F>
-void for_groups(const PairInvariants& size, void* scratch, std::int64_t scratch_bytes, const Team& team, F f) {
+void for_groups(const PairInvariants& size, void* scratch, std::int64_t scratch_bytes, const Team& team,
+                F f) {
   const std::int64_t groups = groups_of<T>(size), units = units_of<T>(size, team.threads);
   team(units, [&](std::int64_t unit) {
     Arena arena(static_cast<char*>(scratch) + unit * scratch_bytes);
@@ -226,58 +227,44 @@ void for_groups(const PairInvariants& size, void* scratch, std::int64_t scratch_
   });
 }
 
-// Calls f with a null pointer to a constant of what the pairs are.
-template <Space space, int n>
-struct Kind {
-  static constexpr Space kSpace = space;
-  static constexpr int kDimensions = n;
-};
+// Calls f with a constant of the space.
 template <class F>
-void with_kind(const PairInvariants& size, F f) {
-  switch (size.space) {
-    case Space::planar: return f(Kind<Space::planar, 2>());
-    case Space::spatial: return f(Kind<Space::spatial, 3>());
-    case Space::distance: break;
+void with_space(Space space, F f) {
+  switch (space) {
+    case Space::distance: return f(std::integral_constant<Space, Space::distance>());
+    case Space::planar: return f(std::integral_constant<Space, Space::planar>());
+    case Space::spatial: return f(std::integral_constant<Space, Space::spatial>());
   }
-  if (size.dimensions == 1) return f(Kind<Space::distance, 1>());
-  if (size.dimensions == 2) return f(Kind<Space::distance, 2>());
-  return f(Kind<Space::distance, 3>());
 }
 
 // ---- the table -----------------------------------------------------------------------------------------
 
-bool is_dual(const PairInvariantsBackward& a) {
-  return a.change.rel || a.change.receiver || a.change.sender || a.change.extra;
-}
-
-// Of one unit. The kind of pairs changes nothing in it.
+// Of one unit, in any space.
 template <class T>
 std::int64_t unit_scratch(const PairInvariants& size, bool dual) {
   Arena arena(nullptr);
-  if (dual) Pairs<T, Dual<Vec<T>>, Space::distance, 1>(size, arena);
-  else Pairs<T, Vec<T>, Space::distance, 1>(size, arena);
+  if (dual) Pairs<T, Dual<Vec<T>>, Space::distance>(size, arena);
+  else Pairs<T, Vec<T>, Space::distance>(size, arena);
   return arena.used();
 }
 std::int64_t scratch(const PairInvariants& size, DType dtype, bool dual, int threads) {
-  return with_arithmetic(dtype, [&]<class T>(T) {
-    return units_of<T>(size, threads) * unit_scratch<T>(size, dual);
-  });
+  return with_arithmetic(
+      dtype, [&]<class T>(T) { return units_of<T>(size, threads) * unit_scratch<T>(size, dual); });
 }
 std::int64_t forward_scratch(const PairInvariants& size, const PairInvariantsForward& a, int threads) {
   return scratch(size, a.at.rel.dtype, false, threads);
 }
 std::int64_t backward_scratch(const PairInvariants& size, const PairInvariantsBackward& a, int threads) {
-  return scratch(size, a.at.rel.dtype, is_dual(a), threads);
+  return scratch(size, a.at.rel.dtype, bool(a.change), threads);
 }
 
 void forward(const PairInvariants& size, const PairInvariantsForward& a, void* scratch, int threads,
              cpu::Parallel parallel) {
   const FlushSubnormals flush;
   with_storage(a.at.rel.dtype, [&]<class S>(S*) {
-    with_kind(size, [&](auto kind) {
+    with_space(size.space, [&](auto space) {
       using T = typename Arithmetic<S>::type;
-      using Kind = decltype(kind);
-      using All = Pairs<S, Vec<T>, Kind::kSpace, Kind::kDimensions>;
+      using All = Pairs<S, Vec<T>, space>;
       for_groups<All, T>(size, scratch, unit_scratch<T>(size, false), Team{parallel, threads},
                          [&](All& pairs, std::int64_t pair, int count) { pairs.forward(a, pair, count); });
     });
@@ -288,17 +275,16 @@ void backward(const PairInvariants& size, const PairInvariantsBackward& a, void*
               cpu::Parallel parallel) {
   const FlushSubnormals flush;
   const auto run = [&]<class S, class V>(S*, const V&) {
-    with_kind(size, [&](auto kind) {
+    with_space(size.space, [&](auto space) {
       using T = typename Arithmetic<S>::type;
-      using Kind = decltype(kind);
-      using All = Pairs<S, V, Kind::kSpace, Kind::kDimensions>;
-      for_groups<All, T>(size, scratch, unit_scratch<T>(size, is_dual(a)), Team{parallel, threads},
+      using All = Pairs<S, V, space>;
+      for_groups<All, T>(size, scratch, unit_scratch<T>(size, bool(a.change)), Team{parallel, threads},
                          [&](All& pairs, std::int64_t pair, int count) { pairs.backward(a, pair, count); });
     });
   };
   with_storage(a.at.rel.dtype, [&]<class S>(S* storage) {
     using V = Vec<typename Arithmetic<S>::type>;
-    if (is_dual(a)) run(storage, Dual<V>());
+    if (a.change) run(storage, Dual<V>());
     else run(storage, V());
   });
 }

@@ -63,8 +63,9 @@ PairInvariants check(const Given& given, bool complete, bool smooth, std::int64_
   size.pairs = rel.size(0), size.dimensions = std::int32_t(std::min<std::int64_t>(rel.size(1), 4));
   const int n = size.dimensions;
   if (n < 1 || n > 3 || (given.vectors() && n == 1))
-    refuse(kOp, ": rel must be ", given.vectors() ? "(E, 2) or (E, 3) beside orientations" : "(E, 1) to (E, 3)",
-           ", but has shape ", text(rel.sizes()));
+    refuse(kOp, ": rel must be ",
+           given.vectors() ? "(E, 2) or (E, 3) beside orientations" : "(E, 1) to (E, 3)", ", but has shape ",
+           text(rel.sizes()));
   if (given.receiver.has_value() != given.sender.has_value())
     refuse(kOp, ": receiver and sender must be given together, but ", given.receiver ? "sender" : "receiver",
            " is absent");
@@ -137,8 +138,7 @@ struct Grads {
       : rel(gradient_of(given.rel, need_rel, is_empty(size), given.rel)),
         receiver(gradient_of(given.receiver, need_receiver &= given.receiver.has_value(), is_empty(size),
                              given.rel)),
-        sender(
-            gradient_of(given.sender, need_sender &= given.sender.has_value(), is_empty(size), given.rel)),
+        sender(gradient_of(given.sender, need_sender &= given.sender.has_value(), is_empty(size), given.rel)),
         extra(gradient_of(given.extra, need_extra &= given.extra.has_value(), is_empty(size), given.rel)) {
     const auto place = [](OutputRows& rows, bool need, const Tensor& grad) {
       if (need && grad.numel()) rows = write(grad);
@@ -147,7 +147,7 @@ struct Grads {
     place(points.sender, need_sender, sender), place(points.extra, need_extra, extra);
   }
 
-  bool any() const { return points.rel || points.receiver || points.sender || points.extra; }
+  bool any() const { return bool(points); }
 
   PairPoints<void> points;
 };
@@ -194,7 +194,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> pair_invariants_tangent(
   else if (need_rel || need_receiver || need_sender || need_extra)
     refuse(kOp, ": grad_out must be given where gradients are needed, but is absent");
   PairPoints<const void> change;
-  const auto set = [&](InputRows& rows, const char* name, const MaybeTensor& tensor, const MaybeTensor& like) {
+  const auto set = [&](InputRows& rows, const char* name, const MaybeTensor& tensor,
+                       const MaybeTensor& like) {
     if (!tensor) return;
     if (!like) refuse(kOp, ": ", name, " must be absent where its argument is, but is there");
     check_like(name, *tensor, rel);
@@ -205,14 +206,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> pair_invariants_tangent(
   set(change.receiver, "change_receiver", change_receiver, receiver);
   set(change.sender, "change_sender", change_sender, sender);
   set(change.extra, "change_extra", change_extra, extra);
-  const bool none = !change_rel && !change_receiver && !change_sender && !change_extra;
-  if (none) refuse(kOp, ": change_rel must be given where no argument else changes, but is absent");
+  if (!change && !is_empty(size))
+    refuse(kOp, ": change_rel must be given where no argument else changes, but is absent");
 
   const Grads grads(given, size, need_rel, need_receiver, need_sender, need_extra);
   const auto shape = shape_of_out(given, size);
   const std::int64_t nothing = 0;
-  const Tensor out = need_out ? torch::stable::new_empty(rel, shape)
-                              : torch::stable::new_empty(rel, {&nothing, 1});
+  const Tensor out =
+      need_out ? torch::stable::new_empty(rel, shape) : torch::stable::new_empty(rel, {&nothing, 1});
   if (!is_empty(size) && (need_out || grads.any()))
     launch(rel, kernels().backward_scratch, kernels().backward, size,
            PairInvariantsBackward{grads.any() ? read(*grad_out) : InputRows{}, given.points(), change,

@@ -404,7 +404,7 @@ def _gradient_of_grid(grad_out: Tensor, tensors: Tensors, rest: tuple[Any, ...])
     def out(grid: Tensor) -> Tensor:
         return _reference((*tensors[:_GRID], grid, *tensors[_GRID + 1 :]), rest)
 
-    _, pull = torch.func.vjp(out, tensors[_GRID])
+    _, pull = torch.func.vjp(out, tensors[_GRID])  # type: ignore[misc]
     (gradient,) = pull(grad_out)
     return gradient  # type: ignore[no-any-return]
 
@@ -423,13 +423,13 @@ def _changes_of_reference(
                 placed[i] = tensor
             return _reference(placed, rest)
 
-        _, pull = torch.func.vjp(out, *given)
+        _, pull = torch.func.vjp(out, *given)  # type: ignore[misc]
         return pull(grad_out)  # type: ignore[no-any-return]
 
     given = [tensors[i] for i in present]
     if grad_out is None:
         grad_out = torch.zeros_like(_reference(tensors, rest))
-    _, pull = torch.func.vjp(gradients, grad_out, *given)
+    _, pull = torch.func.vjp(gradients, grad_out, *given)  # type: ignore[misc]
     directions = tuple(
         torch.zeros_like(tensors[i]) if changes[i] is None else changes[i]  # type: ignore[arg-type]
         for i in present
