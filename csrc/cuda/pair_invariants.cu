@@ -130,9 +130,22 @@ struct Walk {
 };
 
 // ---- the kernel --------------------------------------------------------------------------------------
-template <class V, class R, Space space>
-__global__ void __launch_bounds__(kThreads)
+
+// Spaces as types, so that a kernel's name has no number in it.
+struct Distance {
+  static constexpr Space space = Space::distance;
+};
+struct Planar {
+  static constexpr Space space = Space::planar;
+};
+struct Spatial {
+  static constexpr Space space = Space::spatial;
+};
+
+template <class V, class R, class Kind>
+__global__ void __launch_bounds__(kThreads, 1)
     pair_pass(const PairInvariants size, const PairInvariantsBackward a, const Tile tile) {
+  constexpr Space space = Kind::space;
   constexpr int n = kDimensions<space>;
   const PairAttributes<space> attributes{size.senders, size.complete, size.smooth};
   const Shared<V, R> shared(dynamic_shared(), size, tile, a.grad_out.data != nullptr);
@@ -227,7 +240,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // ---- launchers -----------------------------------------------------------------------------------------
-template <class V, class R, Space space>
+template <class V, class R, class Kind>
 cudaError_t run(const PairInvariants& size, const PairInvariantsBackward& a, cudaStream_t stream) {
   Tile tile{};
   std::size_t bytes = 0;
@@ -235,22 +248,22 @@ cudaError_t run(const PairInvariants& size, const PairInvariantsBackward& a, cud
     tile.slots = int(std::min<std::int64_t>(size.orientations, tile.threads));
     tile.pairs = tile.threads / tile.slots;
     tile.pitch = size.features | 1;
-    tile.sums = 3 * kDimensions<space> + size.extra();
+    tile.sums = 3 * kDimensions<Kind::space> + size.extra();
     bytes = Shared<V, R>(nullptr, size, tile, a.grad_out.data != nullptr).bytes;
     if (bytes <= kShared || tile.threads == kLeastThreads) break;
   }
   const std::int64_t blocks = (size.pairs + tile.pairs - 1) / tile.pairs;
   if (blocks >= std::int64_t(1) << 31) return cudaErrorInvalidValue;
   const Launch launch{dim3(unsigned(blocks)), dim3(unsigned(tile.threads)), bytes, stream};
-  return launch(pair_pass<V, R, space>, size, a, tile);
+  return launch(pair_pass<V, R, Kind>, size, a, tile);
 }
 
 template <class V, class R>
 cudaError_t run(const PairInvariants& size, const PairInvariantsBackward& a, cudaStream_t stream) {
   switch (size.space) {
-    case Space::planar: return run<V, R, Space::planar>(size, a, stream);
-    case Space::spatial: return run<V, R, Space::spatial>(size, a, stream);
-    default: return run<V, R, Space::distance>(size, a, stream);
+    case Space::planar: return run<V, R, Planar>(size, a, stream);
+    case Space::spatial: return run<V, R, Spatial>(size, a, stream);
+    default: return run<V, R, Distance>(size, a, stream);
   }
 }
 
