@@ -90,6 +90,11 @@ struct Tile {
   int threads, pairs, slots;  // slots: orientations at a time
   int pitch;                  // of a thread's features, odd
   int sums;                   // numbers that a thread adds to the gradients of its pair
+
+  // Of one of these numbers: where the thread of a pair and a slot keeps its own. A pair's are an odd number
+  // apart.
+  __host__ __device__ constexpr int summands() const { return pairs * (slots | 1); }
+  __host__ __device__ constexpr int summand(int pair, int slot) const { return pair * (slots | 1) + slot; }
 };
 
 // What a block keeps. A null base only measures.
@@ -109,7 +114,7 @@ struct Shared {
     take(receiver, tile.threads * kPitch), take(extra, tile.pairs * size.extra());
     take(features, tile.threads * tile.pitch);
     take(grad, gradients ? tile.threads * tile.pitch : 0);
-    take(sums, gradients ? tile.threads * tile.sums : 0);
+    take(sums, gradients ? tile.summands() * tile.sums : 0);
   }
 };
 
@@ -163,9 +168,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   PairVectors<V, n> sums;
   V* const features = shared.features + thread * tile.pitch;
   V* const grad = shared.grad + thread * tile.pitch;
-  R* const sum = shared.sums + thread;  // of each number, `threads` apart
-  if (a.grad_out.data)
-    for (int i = 0; i < size.extra(); ++i) sum[(3 * n + i) * tile.threads] = R(0);
+  const bool summing = a.grad_out.data && thread < pairs * tile.slots;
+  R* const sum = shared.sums + tile.summand(pair, thread - pair * tile.slots);
+  if (summing)
+    for (int i = 0; i < size.extra(); ++i) sum[(3 * n + i) * tile.summands()] = R(0);
 
   for (std::int64_t begin = 0; begin < size.orientations; begin += tile.slots) {
     const int slots = int(size.orientations - begin < tile.slots ? size.orientations - begin : tile.slots);
@@ -205,7 +211,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         multiply_back(size, features, grad);
         attributes.gradients(at, Root<R>(), grad, sums);
         for (int i = 0; i < size.extra(); ++i)
-          sum[(3 * n + i) * tile.threads] += result(grad[size.geometric + i]);
+          sum[(3 * n + i) * tile.summands()] += result(grad[size.geometric + i]);
       }
     }
     if (!a.out.data) continue;
@@ -216,18 +222,19 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   if (!a.grad_out.data) return;
 
+  const auto keep = [&](const OutputRows& to, int from, const V(&v)[n]) {
+    if (!summing || !to.data) return;
 #pragma unroll
-  for (int i = 0; i < n; ++i) {
-    sum[i * tile.threads] = result(sums.rel[i]);
-    sum[(n + i) * tile.threads] = result(sums.receiver[i]);
-    sum[(2 * n + i) * tile.threads] = result(sums.sender[i]);
-  }
+    for (int i = 0; i < n; ++i) sum[(from + i) * tile.summands()] = result(v[i]);
+  };
+  keep(a.grad.rel, 0, sums.rel), keep(a.grad.receiver, n, sums.receiver);
+  keep(a.grad.sender, 2 * n, sums.sender);
   __syncthreads();
   const auto add_up = [&](const OutputRows& to, int from, int columns) {
     if (!to.data) return;
     for (int i = thread; i < pairs * columns; i += tile.threads) {
       const int row = i / columns, column = i - row * columns;
-      const R* const terms = shared.sums + (from + column) * tile.threads + row * tile.slots;
+      const R* const terms = shared.sums + (from + column) * tile.summands() + tile.summand(row, 0);
       R total = terms[0];
       for (int slot = 1; slot < tile.slots; ++slot) total += terms[slot];
       store(to, (first + row) * to.row + column * to.entry, total);

@@ -78,7 +78,13 @@ ACCESSES = [
     Changed("pair_invariants", "vectors", "float32"),
 ]  # fmt: skip
 
-ALLOWANCES: list[Allowance] = []
+ALLOWANCES = [
+    Allowance("pair_pass", "shared", 3.0, lambda call: True,
+              "three sums of a cloud's pair share a bank, and so do two numbers of 8 bytes and their changes; "
+              "global memory binds"),
+    Allowance("pair_pass", "global", 1.3, lambda call: "bfloat16" in str(call),
+              "the rows of a block begin amid sectors"),
+]  # fmt: skip
 
 MUTATIONS = [
     Mutation("missing barrier", "before staged rows are read", KERNELS,
@@ -88,7 +94,7 @@ MUTATIONS = [
     Mutation("missing barrier", "before more orientations come", KERNELS,
              "    if (begin) __syncthreads();  // readers of what comes now\n", ""),
     Mutation("missing barrier", "before the sums of a pair are added up", KERNELS,
-             "  }\n  __syncthreads();\n  const auto add_up", "  }\n  const auto add_up"),
+             "  __syncthreads();\n  const auto add_up", "  const auto add_up"),
     Mutation("missing guard", "pairs past the last one", KERNELS,
              "int(size.pairs - first < tile.pairs ? size.pairs - first : tile.pairs)", "tile.pairs"),
     Mutation("missing guard", "orientations past the last one", KERNELS,
@@ -107,9 +113,9 @@ MUTATIONS = [
              "if (feature >= features) feature -= features, ++row;",
              "if (feature > features) feature -= features, ++row;"),
     Mutation("dropped sum", "of the extra attributes the last orientations only", KERNELS,
-             "sum[(3 * n + i) * tile.threads] +=", "sum[(3 * n + i) * tile.threads] ="),
+             "sum[(3 * n + i) * tile.summands()] +=", "sum[(3 * n + i) * tile.summands()] ="),
     Mutation("too little shared memory", "the sums forgotten", KERNELS,
-             "take(sums, gradients ? tile.threads * tile.sums : 0);", "take(sums, 0);"),
+             "take(sums, gradients ? tile.summands() * tile.sums : 0);", "take(sums, 0);"),
     Mutation("wrong formula", "a length whose derivative is infinite at zero", KERNELS,
              "    if (!(squared > R(0))) return {R(0), R(0)};\n", ""),
     Mutation("wrong factor", "the derivative of a root", KERNELS, "return R(0.5);", "return R(1);"),
