@@ -58,7 +58,8 @@ def options(case: Case) -> dict[str, Any]:
 
     def unit(count: int) -> Tensor:
         vectors = random(count, 3)
-        return vectors / vectors.norm(dim=-1, keepdim=True)
+        lengths: Tensor = vectors.norm(dim=-1, keepdim=True)
+        return vectors / lengths
 
     given: dict[str, Any] = {"degree": case.degree, "forces": case.forces}
     if case.orientations == 1:

@@ -257,7 +257,7 @@ def _count_features(
         attributes += 2 if complete else 1
     if extra is not None:
         attributes += int(extra.shape[1])
-    features = 1  # all monomials of degree 0 to `degree`: a binomial coefficient, of sizes that may be symbols
+    features = 1  # with degree 0: a binomial coefficient, of sizes that may be symbols
     for i in range(1, attributes + 1):
         features = features * (degree + i) // i
     return features - 1

@@ -80,8 +80,7 @@ ACCESSES = [
 
 ALLOWANCES = [
     Allowance("pair_pass", "shared", 3.0, lambda call: True,
-              "three sums of a cloud's pair share a bank, and so do two numbers of 8 bytes and their changes; "
-              "global memory binds"),
+              "sums of a cloud's pair share a bank, and so do some rows; what binds is global memory"),
     Allowance("pair_pass", "global", 1.3, lambda call: "bfloat16" in str(call),
               "the rows of a block begin amid sectors"),
 ]  # fmt: skip
