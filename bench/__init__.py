@@ -11,6 +11,7 @@ from . import (
     bench_conditioned_conv,
     bench_gate,
     bench_orchid,
+    bench_pair_invariants,
     bench_pair_message,
     bench_pair_moments,
     bench_ponita,
@@ -27,6 +28,7 @@ from .bench_conditioned_conv import CONDITIONED_CONV
 from .bench_fft_conv import FFT_CONV
 from .bench_gate import GATE
 from .bench_orchid import ORCHID
+from .bench_pair_invariants import PAIR_INVARIANTS
 from .bench_pair_message import PAIR_MESSAGE
 from .bench_pair_moments import PAIR_MOMENTS
 from .bench_ponita import PONITA
@@ -47,6 +49,7 @@ OPS: dict[str, Op] = {
         ORCHID,
         PAIR_MESSAGE,
         PAIR_MOMENTS,
+        PAIR_INVARIANTS,
         PONITA,
     )
 }
@@ -60,6 +63,7 @@ PRESETS: dict[str, ModuleType] = {
     "orchid": bench_orchid,
     "pair_message": bench_pair_message,
     "pair_moments": bench_pair_moments,
+    "pair_invariants": bench_pair_invariants,
     "ponita": bench_ponita,
 }
 MODELS: dict[str, Callable[[Case, Device], Prediction]] = {

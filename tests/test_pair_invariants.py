@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import contract
+import hypothesis.strategies as st
 import pytest
 import torch
+from contract import Op, Refusal, Sample
+from cuda_on_cpu.device import Device
+from cuda_on_cpu.pair_invariants import pair_invariants as on_emulator
+from cuda_on_cpu.pair_invariants import tangent as tangent_on_emulator
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from equiconv import fibre_invariants, geometry, pair_invariants
+from equiconv.reference.pair_invariants import pair_invariants as reference
 
 PAIRS = 6
 Given = dict[str, Tensor]
@@ -229,12 +236,162 @@ def test_compiles_as_one_graph() -> None:
     torch.testing.assert_close(*gradients)
 
 
+def sample(name: str, pairs: int, dim: int, kind: str = "", *, extra: int = 0, **given: Any) -> Sample:
+    """kind: so many orientations of a grid, "cloud", or nothing: distances."""
+    tensors, sizes = {"rel": "En"}, {"E": pairs, "n": dim}
+    if kind == "cloud":
+        tensors |= {"receiver": "En", "sender": "En"}
+    elif kind:
+        tensors, sizes = tensors | {"grid": "On"}, sizes | {"O": int(kind)}
+    if extra:
+        tensors, sizes = tensors | {"extra": "EA"}, sizes | {"A": extra}
+    strided = given.pop("strided", False)
+    return Sample(name, tensors, sizes, {"degree": 2} | given, strided)
+
+
+SAMPLES = (
+    # Small: also differentiated to every order and compiled. Vectors are of any length.
+    sample("bundle", 5, 3, "3"),
+    sample("smooth", 4, 3, "2", extra=2, smooth=True),
+    sample("cloud", 5, 3, "cloud", complete=True, degree=3),
+    sample("plane-cloud", 4, 2, "cloud", extra=1, complete=True),
+    sample("plane", 6, 2, "4", degree=3),
+    sample("distance", 7, 3, extra=1, degree=3),
+    sample("line", 3, 1, degree=1),
+    sample("incomplete", 4, 3, "cloud", degree=1),
+    sample("strided", 5, 3, "3", extra=1, strided=True),
+    sample("strided-cloud", 5, 2, "cloud", strided=True),
+    sample("no-pairs", 0, 3, "3"),
+    sample("no-orientations", 3, 3, "0"),
+    sample("no-pairs-cloud", 0, 3, "cloud", extra=1),
+    # Larger: sizes that fill vectors and rows of them, and that do not; several threads; many features.
+    sample("vectors", 64, 3, "16", degree=3),
+    sample("odd", 77, 3, "21", extra=1, degree=3),
+    sample("plane-large", 500, 2, "20", degree=3),
+    sample("threads", 1500, 3, "12", degree=1, smooth=True),
+    sample("many-orientations", 3, 3, "150", extra=1),
+    sample("cloud-large", 2000, 3, "cloud", extra=2, complete=True),
+    sample("many-features", 40, 3, "3", extra=2, degree=5),
+    sample("distances", 1000, 2, degree=1),
+    sample("strided-large", 90, 3, "5", extra=1, degree=3, strided=True),
+)
+
+CONTRACT_REFUSALS = (
+    Refusal("pair_invariants: rel must be (E, n), but has shape (3,)", {"rel": lambda rel: rel[0]}),
+    Refusal(
+        "pair_invariants: rel must be float32, float64, bfloat16 or float16, but is int64",
+        {"rel": lambda rel: rel.long()},
+    ),
+    Refusal(
+        "pair_invariants: grid must be (O, 3) or (O, 3, 3), but has shape (3, 2)",
+        {"grid": lambda grid: grid[:, 1:]},
+    ),
+    Refusal(
+        "pair_invariants: grid must have the dtype of rel, float32, but has float64",
+        {"grid": lambda grid: grid.double()},
+    ),
+    Refusal(
+        "pair_invariants: grid must be on the device of rel, {device}, but is on meta",
+        {"grid": lambda grid: grid.to("meta")},
+    ),
+    Refusal("pair_invariants: degree must be at least 1, but is 0", options={"degree": 0}),
+)
+
+
+@st.composite
+def random_samples(draw: st.DrawFn) -> Sample:
+    dim = draw(st.integers(1, 3))
+    kind = draw(st.sampled_from(["", "cloud", "1", "4", "13"])) if dim > 1 else ""
+    return sample(
+        "random",
+        draw(st.integers(1, 70)),
+        dim,
+        kind,
+        extra=draw(st.integers(0, 2)),
+        degree=draw(st.integers(1, 3)),
+        complete=draw(st.booleans()),
+        smooth=draw(st.booleans()),
+        strided=draw(st.booleans()),
+    )
+
+
+def dispatched(
+    tensors: Mapping[str, Tensor], options: Mapping[str, Any]
+) -> Iterable[tuple[Any, tuple[Any, ...]]]:
+    names = ("rel", "grid", "receiver", "sender", "extra")
+    given = [tensors.get(name) for name in names]
+    rest = [options.get(name, default) for name, default in (("complete", False), ("smooth", False))]
+    rest.append(options["degree"])
+    grad_out = torch.randn_like(pair_invariants(**tensors, **options)).requires_grad_()
+    changes = [None if t is None else torch.randn_like(t) for i, t in enumerate(given) if i != 1]
+    op = torch.ops.equiconv
+    yield op.pair_invariants.default, (*given, *rest)
+    yield op.pair_invariants_backward.default, (grad_out, *given, *rest, True, False, True, True, True)
+    everything = (True,) * 5
+    yield op.pair_invariants_tangent.default, (grad_out, *given, *changes, *rest, *everything)
+
+
+class TestContract(contract.Contract):
+    op = Op(
+        function=pair_invariants,
+        reference=reference,
+        samples=SAMPLES,
+        refusals=CONTRACT_REFUSALS,
+        random=random_samples(),
+        groups=(),
+        grown=lambda sizes: {axis: size + 3 for axis, size in sizes.items() if axis in "EO"},
+        weights=("rel", "grid", "receiver", "sender", "extra"),
+        exact=reference,
+        of_squares=lambda at, **squares: 0 * reference(**squares),  # the largest entry is measure enough
+        nonlinear=True,
+        dispatched=dispatched,
+        on_emulator=on_emulator,
+    )
+
+    def test_cuda_kernels_of_second_derivatives(self, sample: Sample, emulator: Device) -> None:
+        """Against those of the CPU, in float64."""
+        self.check_second_derivatives(sample, emulator)
+
+    def test_cuda_kernels_of_second_derivatives_have_no_race(
+        self, small: Sample, race_detector: Device
+    ) -> None:
+        race_detector.schedule("random:1")
+        self.check_second_derivatives(small, race_detector)
+
+    def check_second_derivatives(self, sample: Sample, emulator: Device) -> None:
+        tensors = contract.detached(sample.make(torch.float64, "cpu"))
+        changes = contract.detached(sample.make(torch.float64, "cpu", seed=1))
+        changes.pop("grid", None)
+        grad_out = contract.random_like(reference(**tensors, **sample.options))
+        _, (_, *args), _ = (a for _, a in dispatched(tensors, sample.options))
+        given, rest = args[:5], args[5:8]
+        changed = [changes.get(name) for name in ("rel", "receiver", "sender", "extra")]
+        op = torch.ops.equiconv.pair_invariants_tangent
+        expected = op(grad_out, *given, *changed, *rest, *(True,) * 5)
+        expected = [t for t, there in zip(expected, (grad_out, *changed), strict=True) if there is not None]
+        emulator.report()
+        found = tangent_on_emulator(emulator, tensors, sample.options, grad_out, changes)
+        assert emulator.report() == ""
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+    def test_autocast(self, tiny: Sample, device: str) -> None:
+        """It leaves positions as they are."""
+        tensors = tiny.make(torch.float32, device)
+        expected = contract.value_and_gradients(self.op.function, tiny, tensors)
+        with torch.autocast(device, torch.bfloat16):
+            ours = contract.value_and_gradients(self.op.function, tiny, tensors)
+        contract.assert_same_bits(ours, expected)
+
+
 GOOD = {"rel": torch.zeros(6, 3), "grid": torch.zeros(4, 3)}
 CLOUD = {"rel": torch.zeros(6, 3), "receiver": torch.zeros(6, 3), "sender": torch.zeros(6, 3)}
 BATCH = torch.zeros(6, dtype=torch.int64)
 REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({**GOOD, "degree": 0}, "degree must be at least 1, but is 0"),
-    ({"rel": torch.zeros(6, 3, dtype=torch.int64)}, "rel must have a floating dtype, but is int64"),
+    (
+        {"rel": torch.zeros(6, 3, dtype=torch.int64)},
+        "rel must be float32, float64, bfloat16 or float16, but is int64",
+    ),
     ({"rel": torch.zeros(6)}, "rel must be (E, n), but has shape (6,)"),
     (
         {**GOOD, "grid": torch.zeros(4, 3).double()},

@@ -45,6 +45,10 @@ CASES: dict[str, tuple[Callable[..., Tensor], Sequence[tuple[int, ...]]]] = {
     "recomputed": (recomputed, ((3, 2, 4), (6, 4), *NETWORK)),
     "pair_basis": (pair_basis, NETWORK),
     "gelu_linear": (gelu_linear, ((7, 5), (3, 5), (3,))),
+    "pair_invariants": (
+        lambda rel, extra: equiconv.pair_invariants(rel, extra=extra, degree=2),
+        ((4, 3), (4, 2)),
+    ),
     "fft_conv": (lambda x, filter: equiconv.fft_conv(x, filter), ((2, 3, 8), (3, 8))),
     "short_conv_gated": (lambda x, filter: equiconv.short_conv_gated(x, filter)[0], ((2, 8, 9), (9, 3))),
 }
@@ -63,7 +67,7 @@ def test_one_gradient_at_a_time(name: str, leaves: bool, create_graph: bool) -> 
         with Asked() as asked:
             (alone,) = torch.autograd.grad(out, one, retain_graph=True, create_graph=create_graph)
         torch.testing.assert_close(alone, whole, msg=lambda text, i=i: f"input {i}: {text}")
-        if name in ("pair_message", "fft_conv", "short_conv_gated"):
+        if name in ("pair_message", "pair_invariants", "fft_conv", "short_conv_gated"):
             assert [sum(needs) for needs in asked.needs] == [1], (i, asked.needs)
     out.backward()
     torch.testing.assert_close([t.grad for t in inputs], list(together))

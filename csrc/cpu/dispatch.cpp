@@ -3,6 +3,7 @@
 #include "conditioned_conv.h"
 #include "fft_conv.h"
 #include "gate.h"
+#include "pair_invariants.h"
 #include "pair_message.h"
 #include "pair_moments.h"
 #include "short_conv.h"
@@ -31,6 +32,7 @@ extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
 extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
+extern const PairInvariantsKernels pair_invariants;
 }  // namespace baseline
 #if defined(__x86_64__)
 namespace avx2 {
@@ -41,6 +43,7 @@ extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
 extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
+extern const PairInvariantsKernels pair_invariants;
 }  // namespace avx2
 namespace avx512 {
 extern const FftConvKernels fft_conv;
@@ -50,6 +53,7 @@ extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
 extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
+extern const PairInvariantsKernels pair_invariants;
 }  // namespace avx512
 namespace amx {  // of the ops that multiply matrices
 extern const PairMessageKernels pair_message;
@@ -83,6 +87,10 @@ const ShortConvKernels& short_conv() {
 
 const PairMomentsKernels& pair_moments() {
   return choose(baseline::pair_moments, avx2::pair_moments, avx512::pair_moments);
+}
+
+const PairInvariantsKernels& pair_invariants() {
+  return choose(baseline::pair_invariants, avx2::pair_invariants, avx512::pair_invariants);
 }
 
 }  // namespace equiconv::cpu

@@ -51,43 +51,47 @@ def name_of(op: str, argument: str, number: int, numbers: Mapping[str, int]) -> 
     raise ValueError(f"{op}: {argument} must be {meaning}, but is {number}")
 
 
-def check_device(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
+def check_device(op: str, name: str, tensor: Tensor, x: Tensor, *, of: str = "x") -> None:
     require(
         tensor.device == x.device,
-        lambda: f"{op}: {name} must be on the device of x, {x.device}, but is on {tensor.device}",
+        lambda: f"{op}: {name} must be on the device of {of}, {x.device}, but is on {tensor.device}",
     )
 
 
 def refuse_elsewhere(op: str, tensors: Mapping[str, MaybeTensor]) -> NoReturn:
-    """Say why no kernel takes these tensors, x among them: another device, or no plain strided tensor."""
-    x = tensors["x"]
+    """Say why no kernel takes these tensors, x or rel among them: another device, or no plain strided
+    tensor."""
+    main = "x" if "x" in tensors else "rel"
+    x = tensors[main]
     assert x is not None
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     built = [device for device in ("cpu", "cuda") if has(f"equiconv::{op}", device.upper())]
     require(
         x.device.type in built,
-        lambda: f"{op}: x must be on {one_of(built)}, for which equiconv was built, but is on {x.device}",
+        lambda: (
+            f"{op}: {main} must be on {one_of(built)}, for which equiconv was built, but is on {x.device}"
+        ),
     )
     for name, tensor in tensors.items():
         if tensor is not None:
-            check_device(op, name, tensor, x)
+            check_device(op, name, tensor, x, of=main)
             kind = "quantized" if tensor.is_quantized else text(tensor.layout)
             if kind != "strided":
                 raise ValueError(f"{op}: {name} must be strided, but is {kind}")
-    raise ValueError(f"{op}: x must be an ordinary tensor, but is {type(x).__name__}")
+    raise ValueError(f"{op}: {main} must be an ordinary tensor, but is {type(x).__name__}")
 
 
-def check_kind(op: str, name: str, tensor: Tensor, x: Tensor, *, weight: bool = False) -> None:
-    """The dtype and device of x; a weight may be float32 beside a half type."""
+def check_kind(op: str, name: str, tensor: Tensor, x: Tensor, *, weight: bool = False, of: str = "x") -> None:
+    """The dtype and device of x, which is called `of`; a weight may be float32 beside a half type."""
     or_float32 = weight and x.dtype in HALF
     require(
         tensor.dtype == x.dtype or (or_float32 and tensor.dtype == torch.float32),
         lambda: (
-            f"{op}: {name} must have the dtype of x, {text(x.dtype)}"
+            f"{op}: {name} must have the dtype of {of}, {text(x.dtype)}"
             f"{', or float32' if or_float32 else ''}, but has {text(tensor.dtype)}"
         ),
     )
-    check_device(op, name, tensor, x)
+    check_device(op, name, tensor, x, of=of)
 
 
 def check_floating(op: str, name: str, tensor: Tensor) -> None:

@@ -38,7 +38,7 @@ class ClosedOp:
     tells autograd, vmap and autocast. What the derivatives are, a subclass says.
 
     name: the op, in the namespace equiconv; `<name>_backward` is its gradient.
-    arguments: the names of a1 … an, x among them.
+    arguments: the names of a1 … an, x or rel among them.
     weights: the positions of arguments that stay float32 under autocast.
     others: names of tensors that follow, of which nothing is differentiable.
     """

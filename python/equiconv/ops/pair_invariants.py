@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..reference import pair_invariants as reference
-from .check import MaybeTensor, one_of, require, text
+from . import registration
+from .check import MaybeTensor, check_floating, check_kind, one_of, require, text
+from .multilinear import ClosedOp, Tensors
 
 __all__ = ["fibre_invariants", "pair_invariants"]
 
@@ -63,8 +69,14 @@ def pair_invariants(
     Returns:
         (E, A), (E, O, A) or (E, O, O, A), of the dtype of rel.
 
-    Derivatives of every order are supported. Lengths have derivatives of zero, of every order, where they are
-    zero, as on self-loops.
+    Half types are computed in float32 and rounded once. Derivatives of every order are supported, as are
+    torch.compile, torch.export and torch.func; autocast leaves float32 as it is. Lengths have derivatives of
+    zero, of every order, where they are zero, as on self-loops. The same input gives the same bits.
+
+    One pass from rel to the features, one back for the gradients, and one for the derivatives of these, have
+    kernels. The plain expression of :mod:`equiconv.reference` is used instead, on every device, for frames,
+    `full` and `batch`, in more than three dimensions, where there are more than 128 features, and in
+    torch.func's transforms; for the gradient of `grid`; and for derivatives of the third order on.
 
     On a grid with -o beside every o, the attributes (R³×S², R²×S¹) of a pair at o are those of the reversed
     pair at -o, so that one filter row serves both.
@@ -77,6 +89,16 @@ def pair_invariants(
     arXiv:2504.03299.
     """
     _check(rel, grid, batch, receiver, sender, full, extra, degree)
+    transformed = torch._C._are_functorch_transforms_active()
+    if (
+        batch is None
+        and not (full or transformed)
+        and _have_kernels(rel, grid, receiver, sender, extra, complete, degree)
+    ):
+        out: Tensor = torch.ops.equiconv.pair_invariants(
+            rel, grid, receiver, sender, extra, complete, smooth, degree
+        )
+        return out
     return reference.pair_invariants(
         rel,
         grid,
@@ -129,27 +151,13 @@ def _check(
     degree: int,
 ) -> None:
     _check_degree(_OP, degree)
-    require(
-        rel.is_floating_point(), lambda: f"{_OP}: rel must have a floating dtype, but is {text(rel.dtype)}"
-    )
+    check_floating(_OP, "rel", rel)
     require(rel.dim() == 2, lambda: f"{_OP}: rel must be (E, n), but has shape {tuple(rel.shape)}")
     pairs, n = rel.shape
     given = {"grid": grid, "receiver": receiver, "sender": sender, "extra": extra}
     for name, tensor in given.items():
         if tensor is not None:
-            require(
-                tensor.dtype == rel.dtype,
-                lambda name=name, tensor=tensor: (  # type: ignore[misc]
-                    f"{_OP}: {name} must have the dtype of rel, {text(rel.dtype)}, "
-                    f"but has {text(tensor.dtype)}"
-                ),
-            )
-            require(
-                tensor.device == rel.device,
-                lambda name=name, tensor=tensor: (  # type: ignore[misc]
-                    f"{_OP}: {name} must be on the device of rel, {rel.device}, but is on {tensor.device}"
-                ),
-            )
+            check_kind(_OP, name, tensor, rel, of="rel")
     oriented = grid is not None or receiver is not None
     require(
         not oriented or n in (2, 3),
@@ -215,3 +223,235 @@ def _check(
 
 def _check_degree(op: str, degree: int) -> None:
     require(degree >= 1, lambda: f"{op}: degree must be at least 1, but is {degree}")
+
+
+_MAX_FEATURES = 128
+
+
+def _have_kernels(
+    rel: Tensor,
+    grid: MaybeTensor,
+    receiver: MaybeTensor,
+    sender: MaybeTensor,
+    extra: MaybeTensor,
+    complete: bool,
+    degree: int,
+) -> bool:
+    frames = (grid is not None and grid.dim() == 3) or (receiver is not None and receiver.dim() == 3)
+    if frames or not 1 <= rel.shape[1] <= 3:
+        return False
+    return _count_features(rel, grid, receiver, sender, extra, complete, degree) <= _MAX_FEATURES
+
+
+def _count_features(
+    rel: Tensor,
+    grid: MaybeTensor,
+    receiver: MaybeTensor,
+    sender: MaybeTensor,
+    extra: MaybeTensor,
+    complete: bool,
+    degree: int,
+) -> int:
+    attributes = 1 if grid is None and receiver is None else 2
+    if sender is not None:
+        attributes += 2 if complete else 1
+    if extra is not None:
+        attributes += int(extra.shape[1])
+    features = 1  # with degree 0: a binomial coefficient, of sizes that may be symbols
+    for i in range(1, attributes + 1):
+        features = features * (degree + i) // i
+    return features - 1
+
+
+# ---- the dispatcher ops: fake kernels ---------------------------------------------------------------------
+
+
+def _fake(
+    rel: Tensor,
+    grid: MaybeTensor,
+    receiver: MaybeTensor,
+    sender: MaybeTensor,
+    extra: MaybeTensor,
+    complete: bool,
+    smooth: bool,
+    degree: int,
+) -> Tensor:
+    features = _count_features(rel, grid, receiver, sender, extra, complete, degree)
+    return rel.new_empty(rel.shape[0], *([] if grid is None else [grid.shape[0]]), features)
+
+
+def _gradients_like(rel: Tensor, tensors: Tensors, needs: Sequence[bool]) -> tuple[Tensor, ...]:
+    return tuple(
+        t.new_empty(t.shape) if need and t is not None else rel.new_empty(0)
+        for t, need in zip(tensors, needs, strict=True)
+    )
+
+
+def _fake_backward(grad_out: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    return _gradients_like(args[0], args[:5], args[-5:])
+
+
+def _fake_tangent(grad_out: MaybeTensor, *args: Any) -> tuple[Tensor, ...]:
+    need_out, *needs = args[-5:]
+    out = _fake(*args[:5], *args[9:12]) if need_out else args[0].new_empty(0)
+    return out, *_gradients_like(args[0], _but_grid(args[:5]), needs)
+
+
+# ---- the dispatcher ops: derivatives ----------------------------------------------------------------------
+
+_GRID = 1  # its position among the tensors
+
+
+def _but_grid(tensors: Sequence[Any]) -> list[Any]:
+    return [*tensors[:_GRID], *tensors[_GRID + 1 :]]
+
+
+class InvariantsOp(ClosedOp):
+    """With g = grad_out and J the derivative of out: the backward op gives Jᵀg, and a third op, for changes v
+    of the arguments, J v and the derivative of Jᵀg along v. Both are what derivatives of these two are made
+    of: that of ⟨v, Jᵀg⟩ is J v by g, and by the arguments, as second derivatives are symmetric, the other."""
+
+    @property
+    def derivative(self) -> Any:
+        return torch.ops.equiconv.pair_invariants_tangent.default
+
+    def register(self, fake: Any, fake_backward: Any) -> None:
+        super().register(fake, fake_backward)
+        registration.register(
+            self.derivative,
+            self.name,
+            ("grad_out", *self.arguments),
+            fake=_fake_tangent,
+            autograd=registration.autograd_kernel(self.derivative, None, _differentiable_tangent),
+            vmap=functools.partial(registration.each_entry, self.derivative),
+        )
+
+    def gradients(
+        self, grad_out: Tensor, tensors: Tensors, rest: tuple[Any, ...], needs: Sequence[bool]
+    ) -> tuple[MaybeTensor, ...]:
+        of_kernel = [need and i != _GRID for i, need in enumerate(needs)]
+        grads = [*super().gradients(grad_out, tensors, rest, of_kernel)]
+        if needs[_GRID]:
+            grads[_GRID] = _gradient_of_grid(grad_out, tensors, rest)
+        return tuple(grads)
+
+    def tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
+        change, *_ = self._changes(None, tensors, rest, tangents, True, (False,) * len(tensors))
+        assert change is not None
+        return change
+
+    def gradient_cotangents(
+        self,
+        grad_out: Tensor,
+        tensors: Tensors,
+        rest: tuple[Any, ...],
+        cotangents: Tensors,
+        need_grad_out: bool,
+        needs: Sequence[bool],
+    ) -> Iterator[Tensors]:
+        if any(v is not None for v in cotangents):
+            yield self._changes(grad_out, tensors, rest, cotangents, need_grad_out, needs)
+
+    def gradient_tangents(
+        self,
+        grad_out: Tensor,
+        tensors: Tensors,
+        rest: tuple[Any, ...],
+        tangents: Tensors,
+        needs: Sequence[bool],
+    ) -> Iterator[Tensors]:
+        if any(v is not None for v in tangents):
+            yield self._changes(grad_out, tensors, rest, tangents, False, needs)[1:]
+
+    def _changes(
+        self,
+        grad_out: MaybeTensor,
+        tensors: Tensors,
+        rest: tuple[Any, ...],
+        changes: Tensors,
+        need_out: bool,
+        needs: Sequence[bool],
+    ) -> list[MaybeTensor]:
+        """Of the result, and of every argument's gradient, where it is needed."""
+        needs = [need and t is not None for need, t in zip(needs, tensors, strict=True)]
+        if changes[_GRID] is not None or needs[_GRID]:
+            made = _changes_of_reference(grad_out, tensors, rest, changes)
+        else:
+            flags = need_out, *_but_grid(needs)
+            given = _but_grid(changes)
+            made = [*self.derivative(grad_out if any(needs) else None, *tensors, *given, *rest, *flags)]
+            made.insert(1 + _GRID, None)
+        return [t if need else None for t, need in zip(made, (need_out, *needs), strict=True)]
+
+
+def _reference(tensors: Tensors, rest: tuple[Any, ...]) -> Tensor:
+    rel, grid, receiver, sender, extra = tensors
+    complete, smooth, degree = rest
+    assert rel is not None
+    return reference.pair_invariants(
+        rel,
+        grid,
+        receiver=receiver,
+        sender=sender,
+        complete=complete,
+        smooth=smooth,
+        extra=extra,
+        degree=degree,
+    )
+
+
+def _gradient_of_grid(grad_out: Tensor, tensors: Tensors, rest: tuple[Any, ...]) -> Tensor:
+    def out(grid: Tensor) -> Tensor:
+        return _reference((*tensors[:_GRID], grid, *tensors[_GRID + 1 :]), rest)
+
+    _, pull = torch.func.vjp(out, tensors[_GRID])  # type: ignore[misc]
+    (gradient,) = pull(grad_out)
+    return gradient  # type: ignore[no-any-return]
+
+
+def _changes_of_reference(
+    grad_out: MaybeTensor, tensors: Tensors, rest: tuple[Any, ...], changes: Tensors
+) -> list[MaybeTensor]:
+    """What the result and every gradient change by, in plain PyTorch: the derivative of ⟨changes, gradients⟩
+    by grad_out and the arguments."""
+    present = [i for i, t in enumerate(tensors) if t is not None]
+
+    def gradients(grad_out: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        def out(*given: Tensor) -> Tensor:
+            placed: list[MaybeTensor] = [None] * len(tensors)
+            for i, tensor in zip(present, given, strict=True):
+                placed[i] = tensor
+            return _reference(placed, rest)
+
+        _, pull = torch.func.vjp(out, *given)  # type: ignore[misc]
+        return pull(grad_out)  # type: ignore[no-any-return]
+
+    given = [tensors[i] for i in present]
+    if grad_out is None:
+        grad_out = torch.zeros_like(_reference(tensors, rest))
+    _, pull = torch.func.vjp(gradients, grad_out, *given)  # type: ignore[misc]
+    directions = tuple(
+        torch.zeros_like(tensors[i]) if changes[i] is None else changes[i]  # type: ignore[arg-type]
+        for i in present
+    )
+    change, *of_gradients = pull(directions)
+    made: list[MaybeTensor] = [change, *(None for _ in tensors)]
+    for i, of_gradient in zip(present, of_gradients, strict=True):
+        made[1 + i] = of_gradient
+    return made
+
+
+def _differentiable_tangent(grad_out: MaybeTensor, *args: Any) -> tuple[Tensor, ...]:
+    """What the third op gives, where it is differentiated."""
+    tensors, given, rest, needs = args[:5], args[5:9], args[9:12], args[12:]
+    changes = [*given[:_GRID], None, *given[_GRID:]]
+    change, *of_gradients = _changes_of_reference(grad_out, tensors, rest, changes)
+    made = change, *_but_grid(of_gradients)
+    return tuple(
+        t if need and t is not None else args[0].new_empty(0) for t, need in zip(made, needs, strict=True)
+    )
+
+
+InvariantsOp(
+    name=_OP, arguments=("rel", "grid", "receiver", "sender", "extra"), weights=(0, 1, 2, 3, 4)
+).register(_fake, _fake_backward)

@@ -30,7 +30,7 @@ def register(
     autograd: Callable[..., Any],
     vmap: Callable[..., Any],
 ) -> None:
-    """name: what a refusal calls the op. arguments: the names of its tensors, x among them."""
+    """name: what a refusal calls the op. arguments: the names of its tensors, x or rel among them."""
     torch.library.register_fake(op.name(), fake, lib=_library)
     torch.library.register_vmap(op.name(), vmap, lib=_library)
     _library.impl(op, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
