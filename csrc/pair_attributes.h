@@ -86,10 +86,11 @@ struct PairAttributes {
         to[1] = smooth ? across.squared : length_of(root, across.squared).length;
       }
       if (!senders) return;
-      to[2] = dot(o, p);
+      const V cosine = dot(o, p), ahead = dot(p, r);
+      to[2] = cosine;
       if (!complete) return;
       if constexpr (space == Space::planar) to[3] = o[0] * p[1] - o[1] * p[0];
-      else to[3] = dot(p, r);
+      else to[3] = ahead;
     }
   }
 
