@@ -99,9 +99,9 @@ def groups(
 
 
 def pair_groups(device: str) -> list[list[Entry]]:
-    """pair_message at the sizes of its promises and pair_moments, with 16 times the points; without a GPU in
-    small."""
-    length, degree = (16000, 16) if device == "cuda" else (20, 3)
+    """pair_message at the sizes of its promises, antipodal too, and pair_moments, with 16 times the points;
+    without a GPU in small."""
+    length, degree = (16000, 16) if device == "cuda" else (20, 4)
 
     def cases(case: PairCase, direction: str) -> list[PairCase]:
         sized = replace(case, length=length, degree=degree, direction=direction, device=device)
@@ -109,6 +109,6 @@ def pair_groups(device: str) -> list[list[Entry]]:
 
     return [
         [Entry(c, contestant) for c in cases(case, direction) for contestant in ("equiconv", "eager")]
-        for case in (BULK, NARROW, FILTERS, BUNDLE)
+        for case in (BULK, replace(BULK, antipodal=True), NARROW, FILTERS, BUNDLE)
         for direction in DIRECTIONS
     ]
