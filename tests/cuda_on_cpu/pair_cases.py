@@ -245,6 +245,10 @@ PAIRS = [
     PairCase(7, 7, 75, 3, 20, 24, antipodal=True),
     PairCase(6, 6, 90, 2, 9, 70, "bfloat16", antipodal=True),
     PairCase(5, 5, 60, 4, 10, 12, "float64", shared=True, antipodal=True),
+    PairCase(5, 5, 30, 2, 10, 12, "bfloat16", "float32", antipodal=True),
+    PairCase(5, 5, 30, 2, 10, 12, "float16", antipodal=True),
+    PairCase(5, 5, 30, 2, 10, 12, "float16", "float32", antipodal=True),
+    PairCase(5, 5, 30, 2, 10, 12, antipodal=True, tf32=True),
 ]
 # Groups of several pieces, and a weight that comes in slabs.
 PIECES = [

@@ -69,6 +69,7 @@ CALLS = [
       for dtype in ("float32", "float64", "bfloat16", "float16")),
     *((Changed("pair_invariants", name, "float32"), 90)
       for name in ("odd", "cloud", "plane-cloud", "distance", "smooth", "many-orientations")),
+    *((Changed("pair_invariants", name, "float64"), 90) for name in ("odd", "plane-cloud", "distance")),
 ]  # fmt: skip
 
 ACCESSES = [
