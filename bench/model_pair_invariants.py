@@ -59,6 +59,7 @@ class Call:
     def of(cls, case: Case) -> Call:
         """One of bench_pair_invariants.py."""
         assert isinstance(case, InvariantsCase)
+        assert not case.forces
         senders, grid = case.orientations == 1, case.orientations > 1
         return cls(
             case.length,
