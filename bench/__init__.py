@@ -19,6 +19,7 @@ from . import (
     model_conditioned_conv,
     model_fft_conv,
     model_gate,
+    model_pair_invariants,
     model_pair_message,
     model_pair_moments,
     model_short_conv,
@@ -73,6 +74,7 @@ MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "gate": model_gate.predict,
     "pair_message": model_pair_message.predict,
     "pair_moments": model_pair_moments.predict,
+    "pair_invariants": model_pair_invariants.predict,
     "conditioned_conv": model_conditioned_conv.predict,
 }
 

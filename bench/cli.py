@@ -17,6 +17,7 @@ from . import (
     harness,
     model,
     model_conditioned_conv,
+    model_pair_invariants,
     model_pair_message,
     model_pair_moments,
     promises,
@@ -154,6 +155,7 @@ def groups(options: argparse.Namespace) -> list[list[Entry]]:
 SIZED: dict[str, Sequence[Case]] = {
     "pair_message": model_pair_message.CASES,
     "pair_moments": model_pair_moments.CASES,
+    "pair_invariants": model_pair_invariants.CASES,
     "conditioned_conv": model_conditioned_conv.CASES,
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .bench_conditioned_conv import ConditionedCase
+from .bench_pair_invariants import BUNDLE as INVARIANTS
+from .bench_pair_invariants import CLOUD, DISTANCES, InvariantsCase
 from .bench_pair_message import BULK, NARROW, PairCase
 from .bench_pair_moments import BUNDLE, FILTERS
 from .harness import DIRECTIONS, ELEMENTS, Case, Entry, sizes
@@ -70,6 +72,23 @@ def conditioned_cases(device: str, elements: int = ELEMENTS["cuda"]) -> list[Cas
     ]
 
 
+def invariants_cases(device: str) -> list[InvariantsCase]:
+    """pair_invariants at the sizes of its benchmark, with 16 times the pairs; without a GPU in small. Not the
+    derivatives of its gradients, which the cost model has not."""
+    return [
+        replace(
+            case,
+            length=16 * case.length if device == "cuda" else 60,
+            direction=direction,
+            dtype=dtype,
+            device=device,
+        )
+        for case in (INVARIANTS, CLOUD, DISTANCES)
+        for direction in DIRECTIONS
+        for dtype in ("float32", "bfloat16")
+    ]
+
+
 def groups(
     device: str, lengths: tuple[int, ...] = LENGTHS, elements: int = ELEMENTS["cuda"]
 ) -> list[list[Entry]]:
@@ -95,6 +114,9 @@ def groups(
         for case in conditioned_cases(device, elements)
     ]
     plan += pair_groups(device)
+    plan += [
+        [Entry(case, contestant) for contestant in ("equiconv", "eager")] for case in invariants_cases(device)
+    ]
     return plan + (compiled if device == "cuda" else [])
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 import equiconv
 
 from . import MODELS, OPS, gpu_cases, harness
+from .bench_pair_invariants import InvariantsCase
 from .bench_pair_message import PairCase
 from .harness import Case, Entry, Step
 from .model import DEVICES, Device
@@ -130,7 +131,7 @@ def nvidia_smi() -> str:
 
 
 def describe(case: Case) -> str:
-    if isinstance(case, PairCase):
+    if isinstance(case, (PairCase, InvariantsCase)):
         sizes = (f"{name}={value}" for name, value in case.sizes.items())
         return " ".join([case.op, *sizes, case.dtype])
     words = [

@@ -50,6 +50,15 @@ def lines(device: str, rows: list[dict[str, Any]]) -> Iterator[str]:
         cells = [size(case.length), f"{case.batch} × {case.channels}", case.op, both, case.dtype, case.layout]
         cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
         yield f"| {' | '.join(cells)} |"
+    yield ""
+    yield f"| {DEVICES[device].name}, pair_invariants of pairs × O | | dtype | predicted | binds | measured |"
+    yield "|---|---|---|---|---|---|"
+    for case in gpu_cases.invariants_cases("cuda"):
+        prediction = MODELS[case.op](case, DEVICES[device])
+        both = "forward and backward" if case.direction == "backward" else "forward"
+        cells = [f"{case.length} × {case.orientations}", both, case.dtype]
+        cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
+        yield f"| {' | '.join(cells)} |"
 
 
 def measured(case: Case, rows: list[dict[str, Any]]) -> str:

@@ -7,8 +7,9 @@
 //   shared memory   a row of features for each thread, and of their gradients; the vectors of the pairs; what
 //                   each thread adds to the gradients of its pair, which are added up by orientation
 //
-// so the order of every sum is that of the sizes: same input, same bits. What bounds it is memory, the
-// features written or their gradients read. Not yet run on a GPU.
+// so the order of every sum is that of the sizes: same input, same bits. What bounds the result in float32 is
+// memory, its features written; what bounds half types and gradients is shared memory, where features are
+// multiplied (bench/model_pair_invariants.py). Not yet run on a GPU.
 #include "pair_invariants.h"
 
 #include <cuda_bf16.h>
@@ -90,10 +91,11 @@ struct Tile {
   int threads, pairs, slots;  // slots: orientations at a time
   int pitch;                  // of a thread's features, odd
   int sums;                   // numbers that a thread adds to the gradients of its pair
+  // From one of these numbers to the next, for all threads. Where each pair has one thread, it is where the
+  // eleventh pair is, as banks go: as 3 * 11 = 33, vectors in three dimensions lie in neighbouring banks.
+  int summands;
 
-  // Of one of these numbers: where the thread of a pair and a slot keeps its own. A pair's are an odd number
-  // apart.
-  __host__ __device__ constexpr int summands() const { return pairs * (slots | 1); }
+  // Where the thread of a pair and a slot keeps its own. A pair's are an odd number apart.
   __host__ __device__ constexpr int summand(int pair, int slot) const { return pair * (slots | 1) + slot; }
 };
 
@@ -114,7 +116,7 @@ struct Shared {
     take(receiver, tile.threads * kPitch), take(extra, tile.pairs * size.extra());
     take(features, tile.threads * tile.pitch);
     take(grad, gradients ? tile.threads * tile.pitch : 0);
-    take(sums, gradients ? tile.summands() * tile.sums : 0);
+    take(sums, gradients ? tile.summands * tile.sums : 0);
   }
 };
 
@@ -171,7 +173,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const bool summing = a.grad_out.data && thread < pairs * tile.slots;
   R* const sum = shared.sums + tile.summand(pair, thread - pair * tile.slots);
   if (summing)
-    for (int i = 0; i < size.extra(); ++i) sum[(3 * n + i) * tile.summands()] = R(0);
+    for (int i = 0; i < size.extra(); ++i) sum[(3 * n + i) * tile.summands] = R(0);
 
   for (std::int64_t begin = 0; begin < size.orientations; begin += tile.slots) {
     const int slots = int(size.orientations - begin < tile.slots ? size.orientations - begin : tile.slots);
@@ -211,7 +213,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         multiply_back(size, features, grad);
         attributes.gradients(at, Root<R>(), grad, sums);
         for (int i = 0; i < size.extra(); ++i)
-          sum[(3 * n + i) * tile.summands()] += result(grad[size.geometric + i]);
+          sum[(3 * n + i) * tile.summands] += result(grad[size.geometric + i]);
       }
     }
     if (!a.out.data) continue;
@@ -225,7 +227,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto keep = [&](const OutputRows& to, int from, const V(&v)[n]) {
     if (!summing || !to.data) return;
 #pragma unroll
-    for (int i = 0; i < n; ++i) sum[(from + i) * tile.summands()] = result(v[i]);
+    for (int i = 0; i < n; ++i) sum[(from + i) * tile.summands] = result(v[i]);
   };
   keep(a.grad.rel, 0, sums.rel), keep(a.grad.receiver, n, sums.receiver);
   keep(a.grad.sender, 2 * n, sums.sender);
@@ -234,7 +236,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (!to.data) return;
     for (int i = thread; i < pairs * columns; i += tile.threads) {
       const int row = i / columns, column = i - row * columns;
-      const R* const terms = shared.sums + (from + column) * tile.summands() + tile.summand(row, 0);
+      const R* const terms = shared.sums + (from + column) * tile.summands + tile.summand(row, 0);
       R total = terms[0];
       for (int slot = 1; slot < tile.slots; ++slot) total += terms[slot];
       store(to, (first + row) * to.row + column * to.entry, total);
@@ -256,6 +258,7 @@ cudaError_t run(const PairInvariants& size, const PairInvariantsBackward& a, cud
     tile.pairs = tile.threads / tile.slots;
     tile.pitch = size.features | 1;
     tile.sums = 3 * kDimensions<Kind::space> + size.extra();
+    tile.summands = tile.slots == 1 ? tile.pairs + 11 : tile.pairs * (tile.slots | 1);
     bytes = Shared<V, R>(nullptr, size, tile, a.grad_out.data != nullptr).bytes;
     if (bytes <= kShared || tile.threads == kLeastThreads) break;
   }
