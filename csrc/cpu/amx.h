@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "simd.h"
 
@@ -71,9 +72,10 @@ EQUICONV_INLINE Halves take_part(Vec<float>& a, Vec<float>& b) {
 // The same with the two vectors' entries in turns, as a right factor has two rows, and a left one two
 // columns.
 EQUICONV_INLINE Words take_part_in_turns(Vec<float>& a, Vec<float>& b) {
-  constexpr Halves kTurns = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                             8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  const Words part = (Words)__builtin_shuffle(round_both(a, b), kTurns);
+  const Halves both = round_both(a, b);
+  const Words part =
+      (Words)__builtin_shufflevector(both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8,
+                                     24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   a -= (Vec<float>)(part << 16);
   b -= (Vec<float>)(part & 0xffff0000u);
   return part;
