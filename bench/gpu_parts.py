@@ -15,7 +15,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,11 @@ from torch import Tensor
 import equiconv
 
 from . import MODELS, OPS, gpu_cases, harness
+from .bench_conditioned_conv import ConditionedCase
+from .bench_gate import GateCase
 from .bench_pair_invariants import InvariantsCase
 from .bench_pair_message import PairCase
+from .bench_pair_moments import MomentsCase
 from .harness import Case, Entry, Step
 from .model import DEVICES, Device
 
@@ -53,8 +56,20 @@ SMALL += tuple(
         (60, 5, 64, 72, {"dtype": "bfloat16", "cloud": 5}),
         (300, 16, 16, 8, {"dtype": "float16"}),
         (30, 5, 18, 9, {"dtype": "float64"}),
+        (40, 6, 20, 24, {"antipodal": True}),
     )
 )  # fmt: skip
+# One of each other op that has kernels.
+SMALL += (
+    GateCase(length=40, channels=24, direction="backward"),
+    Case(op="short_conv", length=100, batch=2, channels=8, layout="bld", direction="backward"),
+    Case(op="short_conv_gated", length=100, batch=2, channels=8, layout="bld", direction="backward"),
+    ConditionedCase(length=128, batch=2, channels=3, direction="backward"),
+    ConditionedCase(length=256, batch=2, channels=3, keyed=True, direction="backward"),
+    MomentsCase(length=30, degree=5, orientations=2, functions=6, channels=9, direction="backward"),
+    InvariantsCase(length=50, orientations=6, direction="backward"),
+    InvariantsCase(length=50, orientations=1, direction="backward"),
+)
 
 
 COMPILE_UNTIL = 100.0  # seconds of the benchmark, after which nothing more is given to torch.compile
@@ -155,11 +170,13 @@ def sanitized(job: Job) -> None:
     for case in SMALL:
         op = OPS[case.op]
         inputs = op.inputs(case)
-        grad_out = torch.randn(inputs["x"].shape).to(inputs["x"].dtype)
+        exact = {name: harness.in_float64(tensor) for name, tensor in inputs.items()}
+        dtype = next(iter(inputs.values())).dtype
+        results = several(op.reference(**exact, **op.options(case)))
+        grad_out = [torch.randn(y.shape).to(dtype) for y in results]
         options = op.options(replace(case, device=job.device))
         here = outcome(op.contestants["equiconv"], inputs, grad_out, options, job.device)
-        exact = {name: harness.in_float64(tensor) for name, tensor in inputs.items()}
-        there = outcome(op.reference, exact, grad_out.double(), op.options(case), "cpu")
+        there = outcome(op.reference, exact, [g.double() for g in grad_out], op.options(case), "cpu")
         error = max(
             float((harness.in_float64(a) - b).abs().max() / b.abs().max())
             for a, b in zip(here, there, strict=True)
@@ -169,18 +186,22 @@ def sanitized(job: Job) -> None:
         require(error <= harness.TOLERANCE[case.dtype], f"{describe(case)} is off by {error:.1e}")
 
 
+def several(results: Any) -> tuple[Tensor, ...]:
+    return results if isinstance(results, tuple) else (results,)
+
+
 def outcome(
-    function: Callable[..., Tensor],
+    function: Callable[..., Any],
     inputs: Mapping[str, Tensor],
-    grad_out: Tensor,
-    options: Mapping[str, str],
+    grad_out: Sequence[Tensor],
+    options: Mapping[str, Any],
     device: str,
 ) -> list[Tensor]:
-    """The result and all gradients, brought to the CPU."""
+    """The results and all gradients, brought to the CPU."""
     leaves = {name: tensor.to(device).requires_grad_() for name, tensor in inputs.items()}
-    y = function(**leaves, **options)
-    gradients = torch.autograd.grad(y, tuple(leaves.values()), grad_out.to(device))
-    return [tensor.detach().cpu() for tensor in (y, *gradients)]
+    results = several(function(**leaves, **options))
+    gradients = torch.autograd.grad(results, tuple(leaves.values()), [g.to(device) for g in grad_out])
+    return [tensor.detach().cpu() for tensor in (*results, *gradients)]
 
 
 # ---- benchmark and model -----------------------------------------------------------------------------------
@@ -322,7 +343,7 @@ def steps(job: Job) -> list[tuple[str, dict[str, Tensor], Step]]:
 
 
 def tensors_of(result: Any) -> list[Tensor]:
-    return [t.detach().clone() for t in (result if isinstance(result, tuple) else (result,))]
+    return [t.detach().clone() for t in several(result)]
 
 
 def change(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
