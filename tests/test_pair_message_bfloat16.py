@@ -31,6 +31,11 @@ def gradients(x: Tensor, basis: Tensor, weight: Tensor, graph: Graph, grad_out: 
     return [y.detach(), *torch.autograd.grad(y, tensors, grad_out)]
 
 
+def assert_rounded_once(y: Tensor, exact: Tensor) -> None:
+    """Half a step of bfloat16, 2^-8 of the value, beside what float32 sums lose; NaN and infinity alike."""
+    torch.testing.assert_close(y.double(), exact, rtol=1.01 * 2**-8, atol=1e-5, equal_nan=True)
+
+
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("shared", [False, True])
 def test_same_bits(sizes: tuple[int, int], shared: bool) -> None:
@@ -66,8 +71,7 @@ def test_one_odd_value_changes_its_own_results_only(sizes: tuple[int, int], valu
 
     exact = reference(x.double(), basis.double(), weight.double(), graph)
     receiver, sender = graph.receivers[pair], graph.senders[pair]
-    got, want = y[receiver, o].double(), exact[receiver, o].bfloat16().double()
-    torch.testing.assert_close(got, want, rtol=1e-2, atol=1e-2, equal_nan=True)
+    assert_rounded_once(y[receiver, o], exact[receiver, o])
     changed = torch.zeros(POINTS, ORIENTATIONS, dtype=torch.bool)
     changed[receiver, o] = True
     contract.assert_same_bits([y[~changed]], [clean[0][~changed]])
@@ -75,7 +79,8 @@ def test_one_odd_value_changes_its_own_results_only(sizes: tuple[int, int], valu
     contract.assert_same_bits([grad_x[~changed]], [clean[1][~changed]])
     contract.assert_same_bits([grad_basis], [clean[2]])  # it does not depend on the basis
     rest = torch.arange(sizes[0]) != k
-    torch.testing.assert_close(grad_weight[rest], clean[3][rest], rtol=2**-6, atol=1e-2)
+    # The odd row is added in another order, so what is rounded may differ by a rounding of float32.
+    torch.testing.assert_close(grad_weight[rest], clean[3][rest], rtol=2**-7, atol=1e-5)
     if abs(value) > 1:
         wrong = ~grad_weight[k].isfinite() if abs(value) == float("inf") else grad_weight[k].abs() > 1e30
         assert wrong.all()
@@ -90,8 +95,6 @@ def test_one_odd_weight_changes_its_own_channel_only(value: float) -> None:
     weight[40, 33] = value
     y = pair_message(x, basis, weight, graph)
     exact = reference(x.double(), basis.double(), weight.double(), graph)[..., 33]
-    torch.testing.assert_close(
-        y[..., 33].double(), exact.bfloat16().double(), rtol=1e-2, atol=1e-2, equal_nan=True
-    )
+    assert_rounded_once(y[..., 33], exact)
     rest = torch.arange(70) != 33
     torch.testing.assert_close(y[..., rest], clean[..., rest], rtol=2**-7, atol=1e-6)
