@@ -386,44 +386,43 @@ class Gradients {
 };
 
 // ---- the table -----------------------------------------------------------------------------------
-// Calls f with the products that a call is made of.
+// The products that a call is made of.
+template <class Real>
 struct InRegisters {
-  template <class T>
+  using T = Real;
   using Product = RegisterProduct<T>;
-  template <class T>
   using Outer = RegisterOuter<T>;
 };
-template <class T, class F>
-auto with_products([[maybe_unused]] const PairMessage& size, [[maybe_unused]] DType dtype, F f) {
 #if defined(__AMX_BF16__)
-  if constexpr (std::is_same_v<T, float>)
-    if (dtype == DType::bfloat16 && pays_on_matrix_unit(size.functions, size.channels))
-      return f(OnMatrixUnit{});
+struct OnMatrixUnit {
+  using T = float;
+  using Product = AmxProduct;
+  using Outer = AmxOuter;
+};
 #endif
-  return f(InRegisters{});
+template <class F>
+auto with_products([[maybe_unused]] const PairMessage& size, DType dtype, F f) {
+#if defined(__AMX_BF16__)
+  if (dtype == DType::bfloat16 && pays_on_matrix_unit(size.functions, size.channels))
+    return f(OnMatrixUnit{});
+#endif
+  return with_arithmetic(dtype, [&](auto zero) { return f(InRegisters<decltype(zero)>{}); });
 }
 
 template <class F>
 auto with_aggregate(const PairMessage& size, const PairAggregate& a, int threads, cpu::Parallel parallel,
                     F f) {
-  return with_arithmetic(a.x.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    return with_products<T>(size, a.x.dtype, [&](auto products) {
-      using Product = typename decltype(products)::template Product<T>;
-      return f(Aggregate<T, Product>(size, a, threads, parallel));
-    });
+  return with_products(size, a.x.dtype, [&](auto products) {
+    using P = decltype(products);
+    return f(Aggregate<typename P::T, typename P::Product>(size, a, threads, parallel));
   });
 }
 template <class F>
 auto with_gradients(const PairMessage& size, const PairGradients& a, int threads, cpu::Parallel parallel,
                     F f) {
-  return with_arithmetic(a.x.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    return with_products<T>(size, a.x.dtype, [&](auto products) {
-      using Product = typename decltype(products)::template Product<T>;
-      using Outer = typename decltype(products)::template Outer<T>;
-      return f(Gradients<T, Product, Outer>(size, a, threads, parallel));
-    });
+  return with_products(size, a.x.dtype, [&](auto products) {
+    using P = decltype(products);
+    return f(Gradients<typename P::T, typename P::Product, typename P::Outer>(size, a, threads, parallel));
   });
 }
 

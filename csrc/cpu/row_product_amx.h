@@ -199,11 +199,4 @@ class AmxOuter {
   int left_parts_, right_parts_;
 };
 
-struct OnMatrixUnit {
-  template <class>
-  using Product = AmxProduct;
-  template <class>
-  using Outer = AmxOuter;
-};
-
 }  // namespace
