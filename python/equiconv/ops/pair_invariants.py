@@ -90,14 +90,9 @@ def pair_invariants(
     """
     _check(rel, grid, batch, receiver, sender, full, extra, degree)
     transformed = torch._C._are_functorch_transforms_active()
-    if (
-        batch is None
-        and not (full or transformed)
-        and _have_kernels(rel, grid, receiver, sender, extra, complete, degree)
-    ):
-        out: Tensor = torch.ops.equiconv.pair_invariants(
-            rel, grid, receiver, sender, extra, complete, smooth, degree
-        )
+    tensors = rel, grid, receiver, sender, extra
+    if batch is None and not (full or transformed) and _have_kernels(tensors, complete, degree):
+        out: Tensor = torch.ops.equiconv.pair_invariants(*tensors, complete, smooth, degree)
         return out
     return reference.pair_invariants(
         rel,
@@ -228,32 +223,19 @@ def _check_degree(op: str, degree: int) -> None:
 _MAX_FEATURES = 128
 
 
-def _have_kernels(
-    rel: Tensor,
-    grid: MaybeTensor,
-    receiver: MaybeTensor,
-    sender: MaybeTensor,
-    extra: MaybeTensor,
-    complete: bool,
-    degree: int,
-) -> bool:
+def _have_kernels(tensors: Tensors, complete: bool, degree: int) -> bool:
+    rel, grid, receiver, _, _ = tensors
+    assert rel is not None
     frames = (grid is not None and grid.dim() == 3) or (receiver is not None and receiver.dim() == 3)
     if frames or not 1 <= rel.shape[1] <= 3:
         return False
-    return _count_features(rel, grid, receiver, sender, extra, complete, degree) <= _MAX_FEATURES
+    return _count_features(tensors, complete, degree) <= _MAX_FEATURES
 
 
-def _count_features(
-    rel: Tensor,
-    grid: MaybeTensor,
-    receiver: MaybeTensor,
-    sender: MaybeTensor,
-    extra: MaybeTensor,
-    complete: bool,
-    degree: int,
-) -> int:
+def _count_features(tensors: Tensors, complete: bool, degree: int) -> int:
+    _, grid, receiver, _, extra = tensors
     attributes = 1 if grid is None and receiver is None else 2
-    if sender is not None:
+    if receiver is not None:
         attributes += 2 if complete else 1
     if extra is not None:
         attributes += int(extra.shape[1])
@@ -276,7 +258,7 @@ def _fake(
     smooth: bool,
     degree: int,
 ) -> Tensor:
-    features = _count_features(rel, grid, receiver, sender, extra, complete, degree)
+    features = _count_features((rel, grid, receiver, sender, extra), complete, degree)
     return rel.new_empty(rel.shape[0], *([] if grid is None else [grid.shape[0]]), features)
 
 
