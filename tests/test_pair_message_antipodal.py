@@ -82,6 +82,7 @@ SAMPLES = (
     sample("shared-large", 30, 100, 8, 16, 33, loops=True, **ALL),
     sample("many-pairs", 40, 2300, 1, 4, 8, loops=True),
     sample("strided-large", 20, 45, 6, 20, 35, loops=True, strided=True),
+    sample("strided-deep", 20, 45, 6, 40, 35, loops=True, strided=True),
     sample("strided-shared", 20, 45, 6, 20, 35, strided=True, **ALL),
     sample("float32-weight", 20, 45, 4, 20, 40, float32=frozenset(["weight"])),
 )
@@ -173,11 +174,16 @@ def double(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64)
 
 
-def test_the_order_of_pairs_changes_no_bit() -> None:
+FEW_AND_MANY = pytest.mark.parametrize("functions", [20, 40])  # filters made for one direction, and for both
+
+
+@FEW_AND_MANY
+def test_the_order_of_pairs_changes_no_bit(functions: int) -> None:
     points = 30
     pairs = torch.combinations(torch.arange(points))[torch.randperm(435)[:200]]
     antipode, order = involution(4), torch.randperm(200)
-    x, basis, weight = torch.randn(points, 4, 40), torch.randn(200, 4, 20), torch.randn(20, 40)
+    x, basis = torch.randn(points, 4, 40), torch.randn(200, 4, functions)
+    weight = torch.randn(functions, 40)
     results = []
     for place in (torch.arange(200), order):
         graph = Graph.undirected(*pairs[place].unbind(1), points)
@@ -188,14 +194,36 @@ def test_the_order_of_pairs_changes_no_bit() -> None:
     contract.assert_same_bits(*results)
 
 
-def test_results_are_those_of_all_rows() -> None:
-    """To the last bit: only where a row lies is different. Gradients are sums in another order."""
-    given = options_of({"N": 20, "B": 70, "O": 6}, loops=True)
-    graph, antipode = given["graph"], given["antipode"]
-    x, basis, weight = (torch.randn(shape) for shape in ((20, 6, 33), (70, 6, 17), (17, 33)))
-    everything = torch.cat((basis, basis[: graph.num_pairs - 70, antipode]))
-    ours = pair_message(x, basis, weight, graph, antipode)
-    contract.assert_same_bits([ours], [pair_message(x, everything, weight, graph)])
+@FEW_AND_MANY
+def test_results_are_those_of_all_rows(functions: int) -> None:
+    """To the last bit: only where a row lies, and when it is made, is different. Of the gradients that of x:
+    the others are sums in another order."""
+    points, orientations = 20, 6
+    pairs = torch.combinations(torch.arange(points))[torch.randperm(190)[:70]]
+    pairs[::2] = pairs[::2].flip(1)
+    graph = Graph.undirected(*pairs.unbind(1), points, self_loops=True)
+    antipode = involution(orientations)
+    antipode[[0, int(antipode[0])]] = torch.tensor([0, int(antipode[0])])  # their own opposites
+    x = torch.randn(points, orientations, 33, requires_grad=True)
+    basis, weight = torch.randn(90, orientations, functions), torch.randn(functions, 33)
+    everything = torch.cat((basis, basis[:70, antipode]))
+    results = []
+    for y in (pair_message(x, basis, weight, graph, antipode), pair_message(x, everything, weight, graph)):
+        results.append([y, *torch.autograd.grad(y, x, contract.random_like(y))])
+    contract.assert_same_bits(*results)
+
+
+def test_clouds_are_as_if_alone() -> None:
+    sizes, antipode, weight = [3, 1, 7, 0, 12, 2], involution(4), torch.randn(35, 20)
+    whole = Graph.complete(sizes, undirected=True)
+    x, basis = torch.randn(sum(sizes), 4, 20), torch.randn(whole.num_rows, 4, 35)
+    together = pair_message(x, basis, weight, whole, antipode)
+    cloud = torch.repeat_interleave(torch.tensor(sizes))
+    for i, size in enumerate(sizes):
+        mine = cloud[whole.senders[: whole.num_rows]] == i
+        alone = Graph.complete([size], undirected=True)
+        y = pair_message(x[cloud == i], basis[mine], weight, alone, antipode)
+        contract.assert_same_bits([together[cloud == i]], [y])
 
 
 def test_wide_indices() -> None:

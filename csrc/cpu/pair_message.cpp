@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "arena.h"
+#include "pair_message_both_ways.h"
 #include "pairs.h"
 #include "row_product.h"
 #include "team.h"
@@ -33,23 +34,6 @@ using namespace equiconv;
 
 // The bfloat16 that a number is the sum of.
 int parts_of(DType dtype) { return dtype == DType::bfloat16 ? 1 : 3; }
-
-// ---- the weight ---------------------------------------------------------------------------------
-template <class T, class Product>
-void pack_weight(const InputRows& weight, const Product& product, bool transposed,
-                 typename Product::Right& out) {
-  with_storage(weight.dtype, [&](auto* storage) {
-    using S = std::remove_pointer_t<decltype(storage)>;
-    if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>) {
-      const auto* w = static_cast<const S*>(weight.data);
-      const auto entry = [&](std::int64_t k, std::int64_t c) {
-        return widen(w[k * weight.row + c * weight.entry]);
-      };
-      if (transposed) product.pack_right([&](std::int64_t c, std::int64_t k) { return entry(k, c); }, out);
-      else product.pack_right(entry, out);
-    }
-  });
-}
 
 // ---- the sums of messages ------------------------------------------------------------------------
 template <class T, class Product>
@@ -414,6 +398,9 @@ auto with_aggregate(const PairMessage& size, const PairAggregate& a, int threads
                     F f) {
   return with_products(size, a.x.dtype, [&](auto products) {
     using P = decltype(products);
+    // Sums are in out, so not those of half types.
+    if (pays_both_ways(size) && bytes_of(a.x.dtype) == sizeof(typename P::T))
+      return f(BothWays<typename P::T>(size, a, threads, parallel));
     return f(Aggregate<typename P::T, typename P::Product>(size, a, threads, parallel));
   });
 }

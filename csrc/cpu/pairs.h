@@ -111,4 +111,21 @@ class BasisRows {
   bool in_place_ = false;
 };
 
+// A weight (function, channel), or the same transposed, packed as a product wants it.
+template <class T, class Product>
+void pack_weight(const InputRows& weight, const Product& product, bool transposed,
+                 typename Product::Right& out) {
+  with_storage(weight.dtype, [&](auto* storage) {
+    using S = std::remove_pointer_t<decltype(storage)>;
+    if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>) {
+      const auto* w = static_cast<const S*>(weight.data);
+      const auto entry = [&](std::int64_t k, std::int64_t c) {
+        return widen(w[k * weight.row + c * weight.entry]);
+      };
+      if (transposed) product.pack_right([&](std::int64_t c, std::int64_t k) { return entry(k, c); }, out);
+      else product.pack_right(entry, out);
+    }
+  });
+}
+
 }  // namespace

@@ -47,8 +47,9 @@ def pair_message(
             the reversed pair at -o. The number of -o for each o, so that ``antipode[antipode[o]] == o`` (on
             CUDA that is taken on trust). The graph is then undirected and basis (B, O, K) or (B, K), B being
             its `num_rows`: its pair e from B on has ``basis[e - B, antipode]`` as its row (or
-            ``basis[e - B]``). Half the basis and half the products for its gradient and the weight's; with a
-            dense weight, or a BasisNetwork, the rows (of its features) are written out for all pairs instead.
+            ``basis[e - B]``). Half the basis and half the products for its gradient and the weight's, on a
+            CPU, but for half types, half of the others too; with a dense weight, or a BasisNetwork, the rows
+            (of its features) are written out for all pairs instead.
 
     Returns:
         (R, O, C) or (R, C), D in the place of C if the weight has it, of the dtype of x, contiguous; zero for
