@@ -26,6 +26,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._pytree import tree_map_only
+from torch.utils.checkpoint import checkpoint
 
 from equiconv import build_info
 
@@ -344,11 +345,11 @@ class Contract:
                 ours = torch.vmap(function, in_dims=dims)(*stacked)
                 torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
 
-    @pytest.mark.parametrize("transform", ["grad", "jacrev", "jacfwd", "hessian"])
+    @pytest.mark.parametrize("transform", ["grad", "jacrev", "jacfwd", "hessian", "forward over forward"])
     def test_torch_func(self, device: str, transform: str) -> None:
         sample = self.op.tiny[0]
         tensors = tuple(detached(sample.make(torch.float64, device)).values())
-        differentiate = getattr(torch.func, transform)
+        differentiate = getattr(torch.func, transform, lambda f: torch.func.jacfwd(torch.func.jacfwd(f)))
         for i, tensor in enumerate(tensors):
             if tensor.is_complex() and transform != "grad":
                 continue  # PyTorch has it for real inputs only
@@ -362,6 +363,23 @@ class Contract:
                 for function in (self.op.function, self.op.reference)
             )
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+    def test_activation_checkpointing(self, tiny: Sample, device: str) -> None:
+        """What is saved may be asked for once only: it is computed again."""
+        f = self.op.positional(tiny)
+        tensors = tuple(tiny.make(torch.float64, device).values())
+
+        def first_derivatives(*tensors: Tensor) -> tuple[Tensor, ...]:
+            y = f(*tensors)
+            return y, *torch.autograd.grad(y, tensors, random_like(y), create_graph=True)
+
+        for function in (lambda *tensors: (f(*tensors),), first_derivatives):
+            results = []
+            for again in (False, True):
+                made = checkpoint(function, *tensors, use_reentrant=False) if again else function(*tensors)
+                parts = [y.abs().square().sum() for y in made if y.requires_grad]
+                results.append(torch.autograd.grad(sum(parts), tensors, allow_unused=True))
+            torch.testing.assert_close(*results, rtol=0, atol=0)
 
     @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
     def test_autocast(self, tiny: Sample, device: str, low: torch.dtype) -> None:

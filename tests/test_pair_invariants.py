@@ -382,6 +382,11 @@ class TestContract(contract.Contract):
             ours = contract.value_and_gradients(self.op.function, tiny, tensors)
         contract.assert_same_bits(ours, expected)
 
+    def test_activation_checkpointing(self, tiny: Sample, device: str) -> None:
+        if "grid" in tiny.tensors:
+            pytest.skip("a grid's gradient is made by torch.func, which PyTorch does not allow in a checkpoint")
+        super().test_activation_checkpointing(tiny, device)
+
 
 GOOD = {"rel": torch.zeros(6, 3), "grid": torch.zeros(4, 3)}
 CLOUD = {"rel": torch.zeros(6, 3), "receiver": torch.zeros(6, 3), "sender": torch.zeros(6, 3)}

@@ -41,7 +41,8 @@ class _GeluLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[MaybeTensor, ...]:
-        inputs, needs = ctx.saved_tensors, needed(ctx, ctx.saved_tensors)
+        inputs = ctx.saved_tensors  # once: to ask for them may be to compute them again
+        needs = needed(ctx, inputs)
         if torch.is_grad_enabled():  # it will be differentiated
             return gradients(_plain, inputs, needs, grad_out)
         x, weight, _ = inputs

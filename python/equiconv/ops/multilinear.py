@@ -108,8 +108,8 @@ class ClosedOp:
 
             @staticmethod
             def jvp(ctx: Any, _: None, *tangents: Any) -> Tensor:
-                with registration.no_autocast():
-                    return op.tangent(ctx.saved_tensors, ctx.rest, tangents[:n])
+                with registration.forward_level(ctx.saved_tensors) as tensors, registration.no_autocast():
+                    return op.tangent(tensors, ctx.rest, tangents[:n])
 
         return Forward
 
@@ -131,8 +131,9 @@ class ClosedOp:
 
             @staticmethod
             def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
-                grad_out, *tensors = ctx.saved_tensors
-                need_grad_out, *needs = registration.needed(ctx, ctx.saved_tensors)
+                saved = ctx.saved_tensors  # once: to ask for them may be to compute them again
+                grad_out, *tensors = saved
+                need_grad_out, *needs = registration.needed(ctx, saved)
                 present = [v if need else None for v, need in zip(cotangents, ctx.needs, strict=True)]
                 terms: list[Tensors] = [[None] * (1 + n)]
                 with registration.no_autocast():
@@ -143,17 +144,19 @@ class ClosedOp:
 
             @staticmethod
             def jvp(ctx: Any, _: None, v: MaybeTensor, *tangents: Any) -> tuple[MaybeTensor, ...]:
-                grad_out, *tensors = ctx.saved_tensors
-                # Autograd wants a tangent wherever there is a gradient, even where nothing contributes.
-                zeros = [
-                    torch.zeros_like(t) if need else None for t, need in zip(tensors, ctx.needs, strict=True)
-                ]
-                terms: list[Tensors] = [zeros]
-                with registration.no_autocast():
+                with registration.forward_level(ctx.saved_tensors) as saved, registration.no_autocast():
+                    grad_out, *tensors = saved
+                    assert grad_out is not None
+                    # Autograd wants a tangent wherever there is a gradient, even where nothing contributes.
+                    zeros = [
+                        torch.zeros_like(t) if need and t is not None else None
+                        for t, need in zip(tensors, ctx.needs, strict=True)
+                    ]
+                    terms: list[Tensors] = [zeros]
                     if v is not None:
                         terms.append(op.gradients(v, tensors, ctx.rest, ctx.needs))
                     terms += op.gradient_tangents(grad_out, tensors, ctx.rest, tangents[:n], ctx.needs)
-                return tuple(map(total, zip(*terms, strict=True)))
+                    return tuple(map(total, zip(*terms, strict=True)))
 
         return Backward
 

@@ -215,7 +215,8 @@ class _PairBasis(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_basis: Tensor) -> tuple[MaybeTensor, ...]:
-        network, needs = BasisNetwork(*ctx.saved_tensors), needed(ctx, ctx.saved_tensors)
+        saved = ctx.saved_tensors  # once: to ask for them may be to compute them again
+        network, needs = BasisNetwork(*saved), needed(ctx, saved)
         if torch.is_grad_enabled():  # it will be differentiated
             return gradients(reference.pair_basis, network, needs, grad_basis)
         tiled = Tiled(network, needs)

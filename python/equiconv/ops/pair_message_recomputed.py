@@ -101,9 +101,10 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[MaybeTensor, ...]:
-        x, weight, *rest = ctx.saved_tensors
+        saved = ctx.saved_tensors  # once: to ask for them may be to compute them again
+        x, weight, *rest = saved
         network, graph = BasisNetwork(*rest), ctx.graph
-        needs = needed(ctx, ctx.saved_tensors)
+        needs = needed(ctx, saved)
         if torch.is_grad_enabled():  # it will be differentiated
 
             def whole(x: Tensor, weight: Tensor, *network: Any) -> Tensor:

@@ -55,6 +55,14 @@ class Function(torch.autograd.function._SingleLevelFunction):
     _compiled_autograd_key = staticmethod(torch.autograd.Function._compiled_autograd_key)
 
 
+@contextlib.contextmanager
+def forward_level(tensors: Sequence[MaybeTensor]) -> Iterator[list[MaybeTensor]]:
+    """Within a Function's jvp, where forward mode is off: on again for outer levels, of which tangents have
+    tangents too, with the tensors as they are without those of this level."""
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield [None if t is None else forward_ad.unpack_dual(t).primal for t in tensors]
+
+
 def needed(ctx: Any, tensors: Sequence[MaybeTensor]) -> list[bool]:
     """Which gradients are asked for while a Function's backward runs, of its first so many tensor arguments.
 

@@ -181,15 +181,16 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-            needs = registration.needed(ctx, ctx.saved_tensors)
+            tensors = ctx.saved_tensors  # once: to ask for them may be to compute them again
+            needs = registration.needed(ctx, tensors)
             with registration.no_autocast():
-                found = op.gradients(grads, ctx.saved_tensors, ctx.form, needs)
+                found = op.gradients(grads, tensors, ctx.form, needs)
             return None, *found, *(None for _ in ctx.form)
 
         @staticmethod
         def jvp(ctx: Any, _: None, *tangents: Any) -> tuple[Tensor, Tensor]:
-            with registration.no_autocast():
-                return op.tangents(ctx.saved_tensors, ctx.form, tangents[:3])
+            with registration.forward_level(ctx.saved_tensors) as tensors, registration.no_autocast():
+                return op.tangents(tensors, ctx.form, tangents[:3])
 
     class Backward(registration.Function):
         @staticmethod
@@ -206,12 +207,13 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
 
         @staticmethod
         def backward(ctx: Any, *cotangents: MaybeTensor) -> tuple[Any, ...]:
-            needs = registration.needed(ctx, ctx.saved_tensors)
+            saved = ctx.saved_tensors
+            needs = registration.needed(ctx, saved)
             present = [v if need else None for v, need in zip(cotangents, ctx.needs, strict=True)]
             rest = (None for _ in (*ctx.form, *ctx.needs))
             if all(v is None for v in present):
                 return None, *(None for _ in needs), *rest
-            *grads, x, filter, bias = ctx.saved_tensors
+            *grads, x, filter, bias = saved
             tensors = x, filter, bias
             terms: list[Tensors] = [[None] * 5]
             with registration.no_autocast():
@@ -223,13 +225,15 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
 
         @staticmethod
         def jvp(ctx: Any, _: None, v0: MaybeTensor, v1: MaybeTensor, *tangents: Any) -> tuple[Any, ...]:
-            *grads, x, filter, bias = ctx.saved_tensors
-            tensors = x, filter, bias
-            # Autograd wants a tangent wherever there is a gradient, even where nothing contributes.
-            terms: list[Tensors] = [
-                [torch.zeros_like(t) if need else None for t, need in zip(tensors, ctx.needs, strict=True)]
-            ]
-            with registration.no_autocast():
+            with registration.forward_level(ctx.saved_tensors) as saved, registration.no_autocast():
+                grads, tensors = saved[:2], saved[2:]
+                # Autograd wants a tangent wherever there is a gradient, even where nothing contributes.
+                terms: list[Tensors] = [
+                    [
+                        torch.zeros_like(t) if need and t is not None else None
+                        for t, need in zip(tensors, ctx.needs, strict=True)
+                    ]
+                ]
                 if v0 is not None or v1 is not None:
                     given = [
                         torch.zeros_like(g) if v is None else v for v, g in zip((v0, v1), grads, strict=True)
@@ -237,7 +241,7 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
                     terms.append(op.gradients(given, tensors, ctx.form, ctx.needs))
                 if any(t is not None for t in tangents[:3]):
                     terms += op.gradient_tangents(grads, tensors, ctx.form, tangents[:3], ctx.needs)
-            return tuple(map(total, zip(*terms, strict=True)))
+                return tuple(map(total, zip(*terms, strict=True)))
 
     return Forward, Backward
 
