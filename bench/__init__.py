@@ -23,6 +23,7 @@ from . import (
     model_pair_message,
     model_pair_moments,
     model_short_conv,
+    model_spectral_conv,
     promises,
 )
 from .bench_conditioned_conv import CONDITIONED_CONV
@@ -69,6 +70,7 @@ PRESETS: dict[str, ModuleType] = {
 }
 MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "fft_conv": model_fft_conv.predict,
+    "spectral_conv": model_spectral_conv.predict,
     "short_conv": model_short_conv.predict,
     "short_conv_gated": model_short_conv.predict,
     "gate": model_gate.predict,

@@ -177,11 +177,13 @@ __global__ void __launch_bounds__(kBackwardThreads<R>)
         Row<const void> factor = of.row(to_signal ? a.x : a.grad_out, batch);
 #pragma unroll 1
         for (int i = 0; i < (to_signal ? 2 : 1); ++i) {
-          Group<R> weighed;
+          if (result.data) {
+            Group<R> weighed;
 #pragma unroll
-          for (int k = 0; k < kGroup; ++k) weighed[k] = v[k];
-          if (factor.data) multiply_by_row(weighed, factor, first, points);
-          if (result.data) store_row(weighed, result, first, points);
+            for (int k = 0; k < kGroup; ++k) weighed[k] = v[k];
+            if (factor.data) multiply_by_row(weighed, factor, first, points);
+            store_row(weighed, result, first, points);
+          }
           result = of.row(a.grad_x, batch), factor = of.row(a.pre_gate, batch);
         }
       });
