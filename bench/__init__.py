@@ -55,7 +55,6 @@ OPS: dict[str, Op] = {
         PONITA,
     )
 }
-SEQUENCE_OPS = ("fft_conv", "spectral_conv")  # whose cases are made from lengths
 # With cases of their own, and promises to hold them against.
 PRESETS: dict[str, ModuleType] = {
     "promises": promises,
@@ -80,4 +79,4 @@ MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "conditioned_conv": model_conditioned_conv.predict,
 }
 
-__all__ = ["MODELS", "OPS", "PRESETS", "SEQUENCE_OPS"]
+__all__ = ["MODELS", "OPS", "PRESETS"]

@@ -1,5 +1,6 @@
-"""spectral_conv's cost on a GPU: model.py, for the launches of csrc/cuda/spectral_conv.cu on contiguous tensors,
-at the lengths that have kernels. At all others it is fft_conv, and what torch.fft.irfft takes is not counted.
+"""spectral_conv's cost on a GPU: model.py, for the launches of csrc/cuda/spectral_conv.cu on contiguous
+tensors, at the lengths that have kernels. At all others it is fft_conv, and what torch.fft.irfft takes is not
+counted.
 
 The spectrum is complex; skip is there, of the dtype of x; backward makes every gradient.
 tests/test_model_spectral_conv.py counts all but the operations, which are estimates.

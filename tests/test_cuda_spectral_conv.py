@@ -35,9 +35,7 @@ LONGEST = sample("longest", 1, 1, 8192, extras=ALL)  # of float32
 
 
 class TestKernels:
-    op = dataclasses.replace(
-        test_spectral_conv.TestContract.op, samples=SAMPLES, on_emulator=spectral_conv
-    )
+    op = dataclasses.replace(test_spectral_conv.TestContract.op, samples=SAMPLES, on_emulator=spectral_conv)
 
     def test_values(self, sample: Sample, dtype: torch.dtype, emulator: Device) -> None:
         """The result and all gradients, measured against the reference in float64."""
@@ -106,7 +104,9 @@ def test_the_order_of_threads_does_not_matter(emulator: Device, name: str) -> No
     emulator.schedule("forward")
 
 
-@pytest.mark.parametrize("name", ["shared", "per-sample", "real-shared", "real-per-sample", "plain", "strided"])
+@pytest.mark.parametrize(
+    "name", ["shared", "per-sample", "real-shared", "real-per-sample", "plain", "strided"]
+)
 def test_it_has_no_race(race_detector: Device, name: str) -> None:
     race_detector.schedule("random:1")
     check(race_detector, named(name), torch.float32)

@@ -6,12 +6,12 @@
 // transforms, multiplies with the spectrum as it lies in memory, two frequencies of a thread at a time, and
 // transforms back, in shared memory (half_spectra.cuh). No spectrum of x goes to memory.
 //
-//   shared memory   one spectrum of N complex numbers forward, backward two, and the sum of a shared spectrum's
-//                   gradients, N/8 of factors: at N = 2048 and float32 19, 37 and 54 KB
+//   shared memory   one spectrum of N complex numbers forward, backward two, and a third for the sum of
+//                   a shared spectrum's gradients, N/8 of factors: at N = 2048 and float32 20, 37 and 54 KB
 //   transforms      forward x, and one back; backward x, grad_out, and two back
 //
-// Backward with G = rfft(post grad_out): the gradient of a spectrum is conj(U) G, twice (but for frequencies 0
-// and N, once) over L, and that of skip the sum of its real parts. What is summed over the batch is summed
+// Backward with G = rfft(post grad_out): the gradient of a spectrum is conj(U) G, twice (but for frequencies
+// 0 and N, once) over L, and that of skip the sum of its real parts. What is summed over the batch is summed
 // chunk by chunk, and a second launch adds the chunks'. Counted and compiled, not yet run on a GPU.
 #include "spectral_conv.h"
 
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kForwardThreads<R>)
 enum Step : int {
   kSignal,
   kGradient,
-  kMultiply,    // the spectra of what the post gate weighs and of the gradient of u, and the spectrum's gradient
+  kMultiply,    // the spectra of what the post gate weighs and of the gradient of u, sums
   kToPostGate,  // back
   kToSignal,
   kSteps
@@ -197,9 +197,8 @@ __global__ void __launch_bounds__(kBackwardThreads<R>)
 
 // The sums over chunks, in their order: a thread a number.
 template <class R>
-__global__ void __launch_bounds__(256)
-    spectral_totals(const int chunks, const Sums<R> sums, const Output grad_spectrum,
-                    const Output grad_skip) {
+__global__ void __launch_bounds__(256) spectral_totals(const int chunks, const Sums<R> sums,
+                                                       const Output grad_spectrum, const Output grad_skip) {
   const std::int64_t count = sums.spectra + sums.skips;
   for (std::int64_t i = blockIdx.x * 256ll + threadIdx.x; i < count; i += gridDim.x * 256ll) {
     R sum = 0;

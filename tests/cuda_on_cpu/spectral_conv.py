@@ -50,7 +50,9 @@ def spectral_conv(
         """Strides of complex tensors count their entries, as torch's do."""
         axes = (spectra if name.endswith("spectrum") else signal)[tensor.dim()]
         strides = [0 if axis is None else tensor.stride(axis) for axis in axes]
-        return Array(c.c_void_p(pointer), DTYPES[str(tensor.dtype.to_real()).removeprefix("torch.")], *strides)
+        return Array(
+            c.c_void_p(pointer), DTYPES[str(tensor.dtype.to_real()).removeprefix("torch.")], *strides
+        )
 
     results = {"y": torch.empty(x.shape, dtype=x.dtype)}
     results |= {f"grad_{name}": torch.empty(t.shape, dtype=t.dtype) for name, t in tensors.items()}

@@ -1,5 +1,5 @@
-"""What spectral_conv's CUDA kernels are checked with; what they share with conditioned_conv's has its mistakes
-planted there."""
+"""What spectral_conv's CUDA kernels are checked with. In what they share with those of conditioned_conv most
+mistakes are planted there."""
 
 from __future__ import annotations
 
