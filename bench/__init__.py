@@ -23,6 +23,7 @@ from . import (
     model_pair_message,
     model_pair_moments,
     model_short_conv,
+    model_spectral_conv,
     promises,
 )
 from .bench_conditioned_conv import CONDITIONED_CONV
@@ -54,7 +55,6 @@ OPS: dict[str, Op] = {
         PONITA,
     )
 }
-SEQUENCE_OPS = ("fft_conv", "spectral_conv")  # whose cases are made from lengths
 # With cases of their own, and promises to hold them against.
 PRESETS: dict[str, ModuleType] = {
     "promises": promises,
@@ -69,6 +69,7 @@ PRESETS: dict[str, ModuleType] = {
 }
 MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "fft_conv": model_fft_conv.predict,
+    "spectral_conv": model_spectral_conv.predict,
     "short_conv": model_short_conv.predict,
     "short_conv_gated": model_short_conv.predict,
     "gate": model_gate.predict,
@@ -78,4 +79,4 @@ MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "conditioned_conv": model_conditioned_conv.predict,
 }
 
-__all__ = ["MODELS", "OPS", "PRESETS", "SEQUENCE_OPS"]
+__all__ = ["MODELS", "OPS", "PRESETS"]

@@ -13,7 +13,6 @@ import torch
 from . import (
     MODELS,
     PRESETS,
-    SEQUENCE_OPS,
     harness,
     model,
     model_conditioned_conv,
@@ -75,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GPU",
         help=f"time nothing, but predict a floor for this GPU: {', '.join(model.DEVICES)}",
     )
-    choice("--op", tuple(dict.fromkeys((*SEQUENCE_OPS, *MODELS))), "fft_conv", "operators")
+    choice("--op", tuple(MODELS), "fft_conv", "operators")
     parser.add_argument(
         "--lengths", type=list_of(positive), default=list(LENGTHS), metavar="1k,4k", help="values of L"
     )
@@ -166,8 +165,6 @@ def validate(options: argparse.Namespace) -> None:
     for op in SIZED.keys() & set(options.op):
         if not options.model or len(options.op) > 1:
             raise BadOptions(f"--op {op} has sizes of its own: give it alone, and with --model.")
-    if options.model and set(options.op) - set(MODELS):
-        raise BadOptions(f"--model knows these operators: {', '.join(MODELS)}.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise BadOptions("--device cuda: torch finds no CUDA device on this machine.")
     if "compile" in options.baselines and not harness.has_compiler():

@@ -100,7 +100,7 @@ def groups(
             cases = variants(case)
             if length in lengths[1:4:2]:
                 spectral = replace(case, op="spectral_conv", mode="circular")
-                cases += [replace(case, filter="shared"), spectral]
+                cases += [replace(case, filter="shared"), spectral, replace(spectral, filter="shared")]
                 compiled.append([Entry(case, "equiconv"), Entry(case, "compile")])
             plan.append([Entry(c, contestant) for c in cases for contestant in ("equiconv", *BASELINES)])
     for case in gate_cases(device, elements):

@@ -64,12 +64,15 @@ SMALL += (
     GateCase(length=40, channels=24, direction="backward"),
     Case(op="short_conv", length=100, batch=2, channels=8, layout="bld", direction="backward"),
     Case(op="short_conv_gated", length=100, batch=2, channels=8, layout="bld", direction="backward"),
+    Case(op="spectral_conv", length=128, batch=2, channels=3, mode="circular", direction="backward"),
+    Case(op="spectral_conv", length=256, batch=3, channels=2, mode="circular", filter="shared", layout="bld",
+         direction="backward"),
     ConditionedCase(length=128, batch=2, channels=3, direction="backward"),
     ConditionedCase(length=256, batch=2, channels=3, keyed=True, direction="backward"),
     MomentsCase(length=30, degree=5, orientations=2, functions=6, channels=9, direction="backward"),
     InvariantsCase(length=50, orientations=6, direction="backward"),
     InvariantsCase(length=50, orientations=1, direction="backward"),
-)
+)  # fmt: skip
 
 
 COMPILE_UNTIL = 100.0  # seconds of the benchmark, after which nothing more is given to torch.compile
@@ -308,7 +311,7 @@ def tables(rows: list[dict[str, Any]], ceilings: Mapping[str, float]) -> list[li
     cells = [["L", "", "dtype", "", "filter", "ms", "× floor", "binds", "eager", "handwritten", "compile"]]
     for row in rows:
         direction = "both" if row["direction"] == "backward" else "forward"
-        filter = "spectrum" if row["op"] == "spectral_conv" else row["filter"]
+        filter = row["filter"] + (" spectrum" if row["op"] == "spectral_conv" else "")
         line = [
             str(row["length"]),
             direction,

@@ -9,13 +9,12 @@ tests/test_model_conditioned_conv.py counts all but the operations, which are es
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .bench_conditioned_conv import ConditionedCase
-from .harness import DIRECTIONS, DTYPES, Case
+from .harness import DIRECTIONS, Case
 from .model import Count, Device, Launch, Prediction
-from .model_fft_conv_tiles import GROUP, Ring
+from .model_half_spectra import HalfSpectra, chunks_of, has_kernels
 
 CASES = [
     ConditionedCase(
@@ -27,25 +26,21 @@ CASES = [
     for direction in DIRECTIONS
 ]  # fmt: skip
 
-ENOUGH_BLOCKS, WEIGHTS = 1024, 18
-OPERATIONS = {"get": 12, "put": 16, "tap": 6, "product": 8}  # of two frequencies; a tap's of each of them
+WEIGHTS = 18
 
 
 def predict(case: Case, device: Device) -> Prediction:
     """Forward, or forward and backward."""
-    item = DTYPES[case.dtype].itemsize
-    real, log = max(item, 4), case.length.bit_length() - 1
-    if case.length != 1 << log or not 6 <= log <= (12 if real == 8 else 13):
+    if not has_kernels(case):
         raise ValueError(f"conditioned_conv has no kernels for {case.length} positions of {case.dtype}")
-    if case.elements == 0:
-        return Prediction(device, (), real)
     assert isinstance(case, ConditionedCase)
     keyed = case.keyed
+    row = Row.of(case, keyed=keyed)
+    item, real = row.item, row.ring.real
+    if case.elements == 0:
+        return Prediction(device, (), real)
     rows, weights = case.batch * case.channels, case.channels * (3 + 1 + 1) * item
-    chunks = min(max(-(-ENOUGH_BLOCKS // case.channels), 1), case.batch)
-    apart = 1 if case.layout == "bdl" else case.channels
-    row = Row(Ring(log - 1, real), keyed, item, apart)
-    blocks, threads = case.channels * chunks, max(row.ring.groups, 32)
+    blocks, threads = case.channels * chunks_of(case), row.threads
     signal, static = rows * case.length * item, case.channels * case.length * item
     setup = row.ring.fill_factors() + row.weights
 
@@ -79,84 +74,20 @@ def predict(case: Case, device: Device) -> Prediction:
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(HalfSpectra):
     """What a block does for a row of 2 N numbers."""
 
-    ring: Ring
-    keyed: bool
-    item: int
-    apart: int  # positions: 1, then two are read at a time, or as many as there are channels
-
-    # ---- tensors -------------------------------------------------------------------------------------------
-
-    @property
-    def tensor(self) -> int:
-        """Bytes asked for: one by one, a warp's lanes ask for every second position."""
-        each = self.item if self.apart == 1 else min(2 * self.apart * self.item, 32)
-        return 2 * self.ring.n * each
-
-    def load(self, tensors: int) -> Count:
-        return Count(loads=tensors * self.tensor, operations=2 * self.ring.n * tensors)
-
-    def store(self, tensors: int) -> Count:
-        return Count(stores=tensors * self.tensor)
+    keyed: bool = False
 
     @property
     def weights(self) -> Count:
         """A channel's taps, bias and skip; a warp's broadcast of one of them is a wavefront."""
         return Count(loads=3 * 32, wavefronts=math.ceil(WEIGHTS * self.ring.real / 128))
 
-    # ---- transforms ----------------------------------------------------------------------------------------
-
-    @property
-    def transform(self) -> Count:
-        return self.ring.forward() + self.sorting
-
-    @property
-    def way_back(self) -> Count:
-        return self.sorting + self.ring.begin_inverse() + self.ring.inverse()
-
-    @property
-    def sorting(self) -> Count:
-        """From the ring's order of points to that of frequencies, or back: the side that conflicts."""
-        n, log = self.ring.n, self.ring.log_n
-
-        def reversed_bits(i: int, bits: int) -> int:
-            return int(f"{i:0{bits}b}"[::-1], 2)
-
-        places = [lambda g, k=k: (n - reversed_bits(g * GROUP + k, log)) % n for k in range(GROUP)]
-        return self.reads(places, self.ring.groups - 1)
-
     @property
     def static_transform(self) -> Count:
         """A filter lies as (D, L)."""
         return self.transform + Count(loads=2 * self.ring.n * self.item)
-
-    # ---- spectra -------------------------------------------------------------------------------------------
-
-    def reads(self, places: Iterable[Callable[[int], int]], last: int | None = None) -> Count:
-        """Wavefronts of one complex number at each of the places f(i), for the frequencies i up to `last`."""
-        last = self.ring.n // 2 if last is None else last
-        lanes = 64 // self.ring.real
-        waves = 0
-        for place in places:
-            for first in range(0, last + 1, lanes):
-                slots = [place(i) for i in range(first, min(first + lanes, last + 1))]
-                banks = {slot: (slot + (slot >> 4)) % lanes for slot in slots}
-                waves += max(list(banks.values()).count(bank) for bank in set(banks.values()))
-        return Count(wavefronts=waves)
-
-    @property
-    def two(self) -> Count:
-        """A frequency and its mirror image."""
-        return self.reads([lambda i: i, lambda i: self.ring.n - i])
-
-    @property
-    def half(self) -> int:
-        return self.ring.n // 2 + 1
-
-    def operations(self, **times: int) -> Count:
-        return Count(operations=self.half * sum(OPERATIONS[name] * n for name, n in times.items()))
 
     def taps(self, width: int = 3) -> Count:
         """H at two frequencies: the neighbours of each, and as many broadcasts of weights, and two more."""

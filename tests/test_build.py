@@ -204,8 +204,8 @@ def test_binaries_do_not_tell_where_they_were_built(binary: Path) -> None:
 
 @pytest.mark.skipif(not CUDA_BUILT, reason="built without CUDA kernels")
 def test_cuda_library_loads_into_any_torch() -> None:
-    """It registers a CUDA kernel for every op that has a CPU kernel, and disturbs nothing. conditioned_conv's
-    are chosen from Python, by length."""
+    """It registers a CUDA kernel for every op that has a CPU kernel, and disturbs nothing. Those of
+    spectral_conv and conditioned_conv are chosen from Python, by length."""
     code = """if True:
         import json, torch, equiconv
         ops = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("equiconv::")]
@@ -221,5 +221,9 @@ def test_cuda_library_loads_into_any_torch() -> None:
     assert kernels
     assert {name for name, (cpu, cuda) in kernels.items() if cpu and not cuda} == set()
     on_cuda_only = {name.partition("::")[2] for name, (cpu, cuda) in kernels.items() if cuda and not cpu}
-    assert on_cuda_only == {f"conditioned_conv_{part}" for part in ("fuses", "fused", "fused_backward")}
+    assert on_cuda_only == {
+        f"{op}_{part}"
+        for op in ("spectral_conv", "conditioned_conv")
+        for part in ("fuses", "fused", "fused_backward")
+    }
     assert y[0][0] == pytest.approx([1, 2, 3, 4])

@@ -113,10 +113,6 @@ def test_bench_refuses_to_time_wrong_results(
             "'matmul' is not one of fft_conv, spectral_conv, short_conv, short_conv_gated, gate,",
         ),
         (["bench", "--preset", "promises", "--device", "cuda"], "--preset promises is about the CPU"),
-        (
-            ["bench", "--model", "h200", "--op", "spectral_conv"],
-            "--model knows these operators: fft_conv, short_conv, short_conv_gated, gate, pair_message,",
-        ),
         (["bench", "--seconds", "-1"], "--seconds must be positive."),
         (["bench", "--json", "no/such/folder/file"], "is not a folder."),
         (["demo", "--seconds", "soon"], "'soon' is not a positive number."),

@@ -244,7 +244,7 @@ def test_imaginary_parts_that_no_real_filter_has_are_not_read(device: str) -> No
 @pytest.mark.parametrize("real", [False, True])
 @pytest.mark.parametrize("spectrum", [SHARED, PER_SAMPLE])
 def test_through_the_filter_is_the_same(length: int, real: bool, spectrum: str) -> None:
-    """What CUDA tensors take, here on a CPU."""
+    """What CUDA tensors take at lengths without kernels, here on a CPU."""
     tensors = sample("", 2, 3, length, spectrum=spectrum, real=real, extras=ALL).make(torch.float64, "cpu")
     args = (*(tensors[name].detach() for name in ("x", "spectrum", *ALL)), LAYOUTS["bdl"])
     grad_out = torch.randn_like(args[0])

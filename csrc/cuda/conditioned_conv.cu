@@ -4,10 +4,10 @@
 //   H[f] = bias + sum over taps j of w[j] a[f - j + width / 2],  a = |Q| or conj(K') Q,  Q and K' of query,
 //   key
 //
-// A block takes one channel, for one chunk of the batch: row after row it transforms, combines and transforms
-// back, in shared memory (conditioned_conv_rows.cuh); no spectrum goes to memory but, backward, the sum of
-// the static filter's gradients. a goes on beyond its ends as a real row's spectrum does, a[-f] = conj(a[f]),
-// so the gradient of a gathers what was read there.
+// A block takes one channel, for one chunk of the batch (half_spectra_blocks.cuh): row after row it
+// transforms, combines and transforms back, in shared memory (half_spectra.cuh); no spectrum goes to memory
+// but, backward, the sum of the static filter's gradients. a goes on beyond its ends as a real row's spectrum
+// does, a[-f] = conj(a[f]), so the gradient of a gathers what was read there.
 //
 //   shared memory   three spectra of N complex numbers forward (two without a static filter), four backward,
 //                   N/8 of factors: at N = 2048 and float32 54 and 72 KB
@@ -16,26 +16,14 @@
 //
 // Backward with G = rfft(post grad_out): the gradient of H is M = conj(U) G, twice (but for frequencies 0 and
 // N, once) over L; so M counts these two half, and the 2 / L follows at the end. Weights' gradients are
-// summed by rows in their order, chunk by chunk, and a second launch adds the chunks'. How many there are
-// depends on the sizes alone, and so do the bits. Counted and compiled, not yet run on a GPU.
+// summed chunk by chunk, and a second launch adds the chunks'. Counted and compiled, not yet run on a GPU.
 #include "conditioned_conv.h"
 
-#include <algorithm>
-
 #include "conditioned_conv_network.cuh"
-#include "device.cuh"
-#include "launch.cuh"
 
 namespace equiconv::cuda {
 namespace {
 
-constexpr int kLeastLogLength = 6;
-constexpr std::int64_t kEnoughBlocks = 1024;
-
-template <class R>
-constexpr int kMostLogLength = sizeof(R) == sizeof(float) ? 13 : 12;
-template <class R>
-constexpr int kMostThreads = (1 << kMostLogLength<R>) / 2 / kGroup;
 // Bounds registers as shared memory bounds blocks: three of 128 threads for N = 2048 of float32.
 template <class R>
 constexpr int kThreadsOfRegisters = sizeof(R) == sizeof(float) ? 384 : kMostThreads<R>;
@@ -107,23 +95,6 @@ enum Step : int {
   kToFilter,
   kSteps
 };
-
-// Adds what a block's threads have of each weight's gradient to `total`, in the thread of the weight's
-// number.
-template <class R>
-__device__ __forceinline__ void add_to_total(R (&values)[kWeights], R* of_warps, R& total) {
-  const int warps = blockDim.x / 32;
-#pragma unroll
-  for (int j = 0; j < kWeights; ++j) {
-    R sum = values[j];
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
-    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32 * kWeights + j] = sum;
-  }
-  __syncthreads();
-  if (threadIdx.x < kWeights)
-    for (int warp = 0; warp < warps; ++warp) total += of_warps[warp * kWeights + threadIdx.x];
-}
 
 // weights: (chunk, channel, kWeights), the gradients of taps, of the bias and of skip. filters: (chunk,
 // channel, L + 2), the static filter's: the sum of its spectra, and then its row, in the same place. A step
@@ -308,52 +279,23 @@ __global__ void __launch_bounds__(256)
 // ---- launchers -------------------------------------------------------------------------------------------
 
 template <class R>
-std::int64_t shared_bytes(const Ring& ring, int spectra, int weights) {
-  return HalfSpectra<R>::shared_bytes(ring, spectra) + weights * std::int64_t(sizeof(R));
-}
-template <class R>
 std::int64_t forward_shared(const Ring& ring, bool filter) {
-  return shared_bytes<R>(ring, filter ? 3 : 2, kWeights);
+  return block_shared<R>(ring, filter ? 3 : 2, kWeights);
 }
 template <class R>
 std::int64_t backward_shared(const Ring& ring) {
-  return shared_bytes<R>(ring, 4, (kMostThreads<R> / 32 + 1) * kWeights);
-}
-
-// The transform of a row; of log_n 0 where there are no kernels for the length.
-template <class R>
-Ring ring_of(std::int64_t length) {
-  Ring ring;
-  ring.log_n = 0;
-  for (int log = kLeastLogLength; log <= kMostLogLength<R>; ++log)
-    if (length == std::int64_t(1) << log) ring.log_n = log - 1;
-  return ring;
+  return block_shared<R>(ring, 4, (kMostThreads<R> / 32 + 1) * kWeights);
 }
 
 template <class R>
 bool fuses(std::int64_t length) {
   const Ring ring = ring_of<R>(length);
-  Device device;
-  return ring.log_n && !Device::current(device) && backward_shared<R>(ring) <= device.shared;
-}
-
-template <class Void>
-bool is_wide(const Array<Void>& a, std::int64_t count) {
-  const std::int64_t size = a.dtype == DType::float64 ? 8 : a.dtype == DType::float32 ? 4 : 2;
-  const std::int64_t bytes = reinterpret_cast<std::intptr_t>(a.data) | (a.batch | a.channel | count) * size;
-  return !a || (a.position == 1 && bytes % (2 * size) == 0);
+  return has_room<R>(ring, backward_shared<R>(ring));
 }
 
 template <class R, class... Signals>
 ConditionedPlan plan_of(const ConditionedConv& size, const Input& filter, const Signals&... signals) {
-  ConditionedPlan plan;
-  plan.size = size;
-  plan.ring = ring_of<R>(size.length);
-  plan.chunks =
-      int(std::clamp<std::int64_t>((kEnoughBlocks + size.channels - 1) / size.channels, 1, size.batch));
-  plan.wide = (is_wide(signals, size.length) && ...);
-  plan.wide_filter = is_wide(filter, size.taps);
-  return plan;
+  return {row_plan<R>(size, signals...), is_wide(filter, size.taps)};
 }
 template <class R>
 ConditionedPlan plan_of(const ConditionedConv& size, const ConditionedConvForward& a) {
@@ -363,12 +305,6 @@ template <class R>
 ConditionedPlan plan_of(const ConditionedConv& size, const ConditionedConvBackward& a) {
   return plan_of<R>(size, a.filter, a.grad_out, a.x, a.query, a.key, a.pre_gate, a.post_gate, a.grad_x,
                     a.grad_query, a.grad_key, a.grad_pre_gate, a.grad_post_gate);
-}
-
-Launch launch_of(const ConditionedPlan& plan, std::int64_t shared, cudaStream_t stream) {
-  const int threads = std::max(plan.ring.groups(), 32);
-  return {dim3(unsigned(plan.size.channels * plan.chunks)), dim3(unsigned(threads)), std::size_t(shared),
-          stream};
 }
 
 template <class R>

@@ -1,37 +1,25 @@
-// The conditioning network of conditioned_conv on spectra of one row (conditioned_conv_rows.cuh): what it is
-// told of a call, H of query and key, and back.
+// The conditioning network of conditioned_conv on spectra of one row (half_spectra.cuh): what it is told of a
+// call, H of query and key, and back.
 #pragma once
 #include "../conditioned_conv.h"
-#include "conditioned_conv_rows.cuh"
+#include "half_spectra_blocks.cuh"
 
 namespace equiconv::cuda {
 
 constexpr int kMaxWidth = int(ConditionedConv::kMaxWidth);
 constexpr int kWeights = kMaxWidth + 2;  // taps, bias, skip
 
-// What is the same for all blocks of a call.
-struct ConditionedPlan {
-  ConditionedConv size;
-  Ring ring;
-  int chunks = 1;  // of the batch
-  bool wide = false, wide_filter = false;
+struct ConditionedPlan : RowPlan<ConditionedConv> {
+  bool wide_filter = false;
 };
 
 // A block's rows, and the weights of their channel.
 template <class R>
-struct Channel {
-  const ConditionedPlan& plan;
+struct Channel : BlockRows<ConditionedPlan> {
   R* weights;  // in shared memory
-  std::int64_t channel, begin, end;
-  int chunk;
 
   __device__ Channel(const ConditionedPlan& plan, R* weights)
-      : plan(plan),
-        weights(weights),
-        channel(blockIdx.x % plan.size.channels),
-        begin(plan.size.batch * (blockIdx.x / plan.size.channels) / plan.chunks),
-        end(plan.size.batch * (blockIdx.x / plan.size.channels + 1) / plan.chunks),
-        chunk(int(blockIdx.x / plan.size.channels)) {}
+      : BlockRows<ConditionedPlan>(plan), weights(weights) {}
 
   __device__ void load_weights(const Input& taps, const Input& bias, const Input& skip) const {
     for (int j = threadIdx.x; j < kWeights; j += blockDim.x) {
@@ -45,25 +33,10 @@ struct Channel {
   // A signal's, or the static filter's.
   template <class Void>
   __device__ Row<Void> row(const Array<Void>& a, std::int64_t batch, bool filter = false) const {
-    using Byte = std::conditional_t<std::is_const_v<Void>, const char, char>;
-    const std::int64_t offset = filter ? channel * a.channel : batch * a.batch + channel * a.channel;
-    return {a.data ? static_cast<Byte*>(a.data) + offset * bytes_of(a.dtype) : nullptr, a.position,
-            int(filter ? plan.size.taps : plan.size.length), a.dtype, filter ? plan.wide_filter : plan.wide};
+    if (!filter) return BlockRows<ConditionedPlan>::row(a, batch);
+    return row_at(a, channel * a.channel, int(plan.size.taps), plan.wide_filter);
   }
 };
-
-// z <- the spectrum of a row, times another if there is one.
-template <class R>
-__device__ __forceinline__ void transform(const HalfSpectra<R>& spectra, Complex<R>* z,
-                                          const Row<const void>& row, const Row<const void>& gate) {
-  spectra.forward(z, [&](Group<R>& v, int first, int step) {
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k) v[k] = {R(1), R(1)};
-    Row<const void> factor = row;
-#pragma unroll 1
-    for (int i = 0; i < (gate.data ? 2 : 1); ++i, factor = gate) multiply_by_row(v, factor, first, step);
-  });
-}
 
 // a <- the conditioning signal, of Q and, with a key, of K. a may lie where Q does.
 template <class R>

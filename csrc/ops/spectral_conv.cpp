@@ -1,8 +1,11 @@
-// The binding of spectral_conv: schema, argument checks, allocation. Compiled once for each device.
+// The binding of spectral_conv: schema, argument checks, allocation. Compiled once for each device. The CUDA
+// kernels take some lengths only, so there they are ops of their own, and Python chooses between them and a
+// composition of other ops.
 #include "../spectral_conv.h"
 
 #include <torch/csrc/stable/library.h>
 
+#include <string>
 #include <tuple>
 
 #include "signal.h"
@@ -69,8 +72,19 @@ struct Kernels {
   decltype(&cuda::spectral_conv_backward) backward = cuda::spectral_conv_backward;
 };
 Kernels kernels() { return {}; }
+const std::string kForward = "spectral_conv_fused", kBackward = "spectral_conv_fused_backward";
+
+// Whether there are kernels for rows like those of x, on its device. Where there are none, so for lengths
+// that are no power of two, they refuse the call.
+bool spectral_conv_fuses(const Tensor& x, std::int64_t layout) {
+  const Axes axes = axes_of(kOp, layout);
+  check_x(kOp, x, axes);
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  return cuda::spectral_conv_fuses(x.size(axes.position), dtype_of(x));
+}
 #else
 const cpu::SpectralConvKernels& kernels() { return cpu::spectral_conv(); }
+const std::string kForward = "spectral_conv", kBackward = "spectral_conv_backward";
 #endif
 
 bool is_empty(const SpectralConv& call) { return call.batch == 0 || call.channels == 0 || call.length == 0; }
@@ -126,23 +140,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> spectral_conv_backward(
 
 }  // namespace
 
-#ifndef EQUICONV_CUDA
 STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
 {
-  m.def(
-      "spectral_conv(Tensor x, Tensor spectrum, Tensor? pre_gate, Tensor? post_gate, Tensor? skip, "
-      "int layout) -> Tensor");
-  m.def(
-      "spectral_conv_backward(Tensor grad_out, Tensor x, Tensor spectrum, Tensor? pre_gate, "
-      "Tensor? post_gate, Tensor? skip, int layout, bool need_x, bool need_spectrum, bool need_pre_gate, "
-      "bool need_post_gate, bool need_skip) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-}
+#ifdef EQUICONV_CUDA
+  m.def("spectral_conv_fuses(Tensor x, int layout) -> bool");
 #endif
+  m.def((kForward +
+         "(Tensor x, Tensor spectrum, Tensor? pre_gate, Tensor? post_gate, Tensor? skip, int layout) "
+         "-> Tensor")
+            .c_str());
+  m.def((kBackward +
+         "(Tensor grad_out, Tensor x, Tensor spectrum, Tensor? pre_gate, Tensor? post_gate, Tensor? skip, "
+         "int layout, bool need_x, bool need_spectrum, bool need_pre_gate, bool need_post_gate, "
+         "bool need_skip) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+            .c_str());
+}
 
 STABLE_TORCH_LIBRARY_IMPL(equiconv, EQUICONV_DISPATCH_KEY, m)
 {
-  m.impl("spectral_conv", TORCH_BOX(&spectral_conv));
-  m.impl("spectral_conv_backward", TORCH_BOX(&spectral_conv_backward));
+#ifdef EQUICONV_CUDA
+  m.impl("spectral_conv_fuses", TORCH_BOX(&spectral_conv_fuses));
+#endif
+  m.impl(kForward.c_str(), TORCH_BOX(&spectral_conv));
+  m.impl(kBackward.c_str(), TORCH_BOX(&spectral_conv_backward));
 }
 
 }  // namespace equiconv::ops

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -58,7 +60,10 @@ def spectral_conv(
     with no prime factor above 7; others with no such factor come next; any other takes three to five times
     as long. Derivatives, compilation, torch.func, autocast, strides and bits are as for :func:`fft_conv`.
 
-    On CUDA this is ``fft_conv`` with the filter ``torch.fft.irfft(spectrum, n=L)``, which exists in memory.
+    On CUDA lengths that are powers of two, from 64 to 8192 (float64: to 4096; half of it where a block has
+    less shared memory than an A100's), are one pass over each row forward and one backward, and a sum over
+    the batch of what is shared by it. At every other length this is ``fft_conv`` there, with the filter
+    ``torch.fft.irfft(spectrum, n=L)``, which exists in memory.
 
     Raises:
         ValueError: an argument breaks one of the rules above; the sentence names it and its value.
@@ -173,7 +178,21 @@ _op = MultilinearOp(
 _op.register(_fake, _fake_backward)
 
 
-# ---- CUDA: with the filter in memory -----------------------------------------------------------------------
+# ---- CUDA: kernels for some lengths, else with the filter in memory ----------------------------------------
+
+
+def _on_cuda(*args: Any) -> Tensor:
+    ops = torch.ops.equiconv
+    fuses = ops.spectral_conv_fuses(args[0], args[5])
+    y: Tensor = (ops.spectral_conv_fused if fuses else _through_filter)(*args)
+    return y
+
+
+def _on_cuda_backward(grad_out: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    ops = torch.ops.equiconv
+    fuses = ops.spectral_conv_fuses(args[0], args[5])
+    backward = ops.spectral_conv_fused_backward if fuses else _through_filter_backward
+    return tuple(backward(grad_out, *args))
 
 
 def _through_filter(
@@ -235,5 +254,5 @@ def _adjoint_of_filter(grad_filter: Tensor, spectrum: Tensor) -> Tensor:
 
 
 if torch._C._dispatch_has_kernel_for_dispatch_key("equiconv::fft_conv", "CUDA"):
-    torch.library.impl(_op.forward.name(), "CUDA", _through_filter)
-    torch.library.impl(_op.backward.name(), "CUDA", _through_filter_backward)
+    torch.library.impl(_op.forward.name(), "CUDA", _on_cuda)
+    torch.library.impl(_op.backward.name(), "CUDA", _on_cuda_backward)

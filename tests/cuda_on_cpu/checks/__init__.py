@@ -96,7 +96,7 @@ class Sampled:
         grad_out = contract.random_like(op.reference(**given, **sample.options))
         y, *gradients = op.on_emulator(device, given, sample.options, grad_out)
         results = {"y": y} | {f"grad_{name}": g for name, g in zip(tensors, gradients, strict=True)}
-        return {name: result.double().numpy() for name, result in results.items()}
+        return {n: (r.cdouble() if r.is_complex() else r.double()).numpy() for n, r in results.items()}
 
     def expected(self) -> dict[str, np.ndarray]:
         return {}  # the contract compares with several references

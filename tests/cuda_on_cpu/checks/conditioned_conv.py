@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from . import Allowance, Mutation, Sampled
 
-KERNELS, NETWORK, ROWS = "conditioned_conv.cu", "conditioned_conv_network.cuh", "conditioned_conv_rows.cuh"
+KERNELS, NETWORK = "conditioned_conv.cu", "conditioned_conv_network.cuh"
+SPECTRA, BLOCKS = "half_spectra.cuh", "half_spectra_blocks.cuh"
 
 
 class Row(Sampled):
@@ -25,19 +26,19 @@ CALLS = [
 ]  # fmt: skip
 
 MUTATIONS = [
-    Mutation("missing barrier", "before a transform is sorted", ROWS,
+    Mutation("missing barrier", "before a transform is sorted", SPECTRA,
              "    __syncthreads();  // the last pass has read all of z\n", ""),
-    Mutation("missing barrier", "before a way back", ROWS,
+    Mutation("missing barrier", "before a way back", SPECTRA,
              "    __syncthreads();  // all of z is there\n", ""),
     Mutation("missing barrier", "before neighbouring frequencies are read", KERNELS,
              "          __syncthreads();  // all of a is there\n", ""),
     Mutation("missing barrier", "before weights are summed", KERNELS,
              "          __syncthreads();  // all of a and M is there\n", ""),
-    Mutation("wrong index", "frequencies in the order of the ring's roots", ROWS,
+    Mutation("wrong index", "frequencies in the order of the ring's roots", SPECTRA,
              "padded((n - first - reversed", "padded((n + first + reversed"),
-    Mutation("missing guard", "an odd number of taps", ROWS,
+    Mutation("missing guard", "an odd number of taps", SPECTRA,
              "if (at + 1 < row.count) stored[k].second", "if (at < row.count) stored[k].second"),
-    Mutation("wrong alignment", "two neighbours at odd addresses", KERNELS,
+    Mutation("wrong alignment", "two neighbours at odd addresses", BLOCKS,
              "bytes % (2 * size) == 0", "bytes % size == 0"),
     Mutation("wrong conjugate", "beyond the ends of a spectrum", NETWORK,
              "return inside == i ? z : conj(z);", "return z;"),
@@ -60,7 +61,7 @@ MUTATIONS = [
     Mutation("too little workspace", "a row for a spectrum", KERNELS,
              "rows * (plan.size.length + 2)", "rows * plan.size.length"),
     Mutation("too little shared memory", "three spectra of four", KERNELS,
-             "return shared_bytes<R>(ring, 4,", "return shared_bytes<R>(ring, 3,"),
+             "return block_shared<R>(ring, 4,", "return block_shared<R>(ring, 3,"),
 ]  # fmt: skip
 
 # ---- accesses to memory -------------------------------------------------------------------------------
