@@ -74,13 +74,18 @@ struct Kernels {
 Kernels kernels() { return {}; }
 const std::string kForward = "spectral_conv_fused", kBackward = "spectral_conv_fused_backward";
 
-// Whether there are kernels for rows like those of x, on its device. Where there are none, so for lengths
-// that are no power of two, they refuse the call.
+// Whether kernels take rows like those of x, on its device. For lengths that are no power of two there are
+// none, and they refuse the call; short rows of neighbouring channels, of which a block reads one number of
+// every sector, the cost model has faster by way of a filter in memory.
+constexpr std::int64_t kLeastAcrossChannels = 4096;
+
 bool spectral_conv_fuses(const Tensor& x, std::int64_t layout) {
   const Axes axes = axes_of(kOp, layout);
   check_x(kOp, x, axes);
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
-  return cuda::spectral_conv_fuses(x.size(axes.position), dtype_of(x));
+  const std::int64_t length = x.size(axes.position);
+  if (axes.position == 1 && length < kLeastAcrossChannels) return false;
+  return cuda::spectral_conv_fuses(length, dtype_of(x));
 }
 #else
 const cpu::SpectralConvKernels& kernels() { return cpu::spectral_conv(); }
