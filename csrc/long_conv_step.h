@@ -13,26 +13,30 @@ namespace equiconv {
 constexpr int kBlock = 64;
 constexpr int kLineBytes = 64;  // what channels are padded to, whatever the width of a vector
 
-// A filter of `channels` channels as the steps want it: the first kBlock taps of each, and the spectra of all
-// that squares of kBlock, 2 kBlock, …, `widest` positions need. `widest` is a power of two, or 0: no squares.
+// A filter of `channels` channels as the steps want it: the factors of the transforms, the first kBlock taps of
+// all channels (tap, channel), and for each vector of channels the spectra of the taps that squares of kBlock,
+// 2 kBlock, …, `widest` positions need. `widest` is a power of two, or 0: no squares.
 struct StepFilter {
   std::int64_t channels, widest;
 
-  constexpr std::int64_t roots() const { return 6 * widest; }  // shared by all channels
+  constexpr std::int64_t roots() const { return 6 * widest; }
   constexpr std::int64_t points() const { return widest ? 2 * widest - kBlock : 0; }
-  constexpr std::int64_t values_per_channel() const { return kBlock + 2 * points(); }
-  constexpr std::int64_t padded(int lanes) const { return (channels + lanes - 1) / lanes * lanes; }
+  // Channels in whole lines, an odd number of them: rows that lie a power of two of bytes apart would meet in
+  // the same places of a cache.
+  constexpr std::int64_t pitch(int lanes_of_line) const {
+    return ((channels + lanes_of_line - 1) / lanes_of_line | 1) * lanes_of_line;
+  }
   constexpr std::int64_t values(int lanes_of_line) const {
-    return roots() + padded(lanes_of_line) * values_per_channel();
+    return roots() + pitch(lanes_of_line) * (kBlock + 2 * points());
   }
 };
 
-// Sizes of one call. The buffer is (batch, rows, pitch): behind `position` inputs, ahead of it sums. Where
+// Sizes of one call. The buffer is (batch, rows, filter's pitch): behind `position` inputs, ahead of it sums. Where
 // each of `samples` samples has a filter of its own, they are one batch entry whose channels are theirs side
 // by side: filter.channels = samples * channels.
 struct LongConvStep {
   StepFilter filter;
-  std::int64_t batch, samples, channels, tokens, position, rows, pitch;
+  std::int64_t batch, samples, channels, tokens, position, rows;
 };
 
 // x, gates and y have one dtype; buffer and filter what it is computed in.

@@ -31,11 +31,10 @@ struct FilterView {
   T* data;  // const where it is only read
 
   SplitRoots<T>* roots() const { return reinterpret_cast<SplitRoots<T>*>(data); }
-  T* taps(std::int64_t vector) const {  // one after the other
-    return data + size->roots() + vector * W * size->values_per_channel();
-  }
+  T* taps(std::int64_t vector) const { return data + size->roots() + vector * W; }  // `pitch` apart
+  std::int64_t pitch() const { return size->pitch(kLineLanes<T>); }
   T* spectrum(std::int64_t vector, std::int64_t width) const {
-    return taps(vector) + W * (kBlock + 2 * (width - kBlock));
+    return data + size->roots() + kBlock * pitch() + 2 * W * (vector * size->points() + width - kBlock);
   }
   std::int64_t vectors() const { return (size->channels + W - 1) / W; }
 };
@@ -48,15 +47,16 @@ struct Column {
   using V = Vec<T>;
 
   T* buffer;  // of position 0
-  std::int64_t pitch, rows;
   const T* taps;
+  std::int64_t pitch, rows;
 
   T* row(std::int64_t position) const { return buffer + position * pitch; }
+  const T* tap(std::int64_t lag) const { return taps + lag * pitch; }
 
   // The sum at `position`, in whose place u is left.
   EQUICONV_INLINE V token(std::int64_t position, V u) const {
     V sum = load(row(position)) + load(taps) * u;
-    for (int j = 1; j <= int(position % kGroup); ++j) sum += load(taps + j * W) * load(row(position - j));
+    for (int j = 1; j <= int(position % kGroup); ++j) sum += load(tap(j)) * load(row(position - j));
     store(row(position), u);
     return sum;
   }
@@ -69,17 +69,17 @@ struct Column {
       for (int i = 0; i < kGroup; ++i) sums[i] = load(row(here + ahead + i));
       for (std::int64_t behind = kGroup; behind <= width; behind += kGroup) {
         const T* inputs = row(here - behind);
-        const T* first = taps + (ahead + behind - (kGroup - 1)) * W;
+        const T* first = tap(ahead + behind - (kGroup - 1));
         V u[kGroup];
 #pragma GCC unroll 8
         for (int i = 0; i < kGroup; ++i) u[i] = load(inputs + i * pitch);
 #pragma GCC unroll 16
         for (int lag = 0; lag < 2 * kGroup - 1; ++lag) {
-          const V tap = load(first + lag * W);
+          const V now = load(first + lag * pitch);
 #pragma GCC unroll 8
           for (int i = 0; i < kGroup; ++i) {
             const int from = i + kGroup - 1 - lag;  // i - from = lag - (kGroup - 1)
-            if (from >= 0 && from < kGroup) sums[i] += tap * u[from];
+            if (from >= 0 && from < kGroup) sums[i] += now * u[from];
           }
         }
       }
@@ -139,7 +139,7 @@ class Steps {
       : n_(n), a_(a), filter_{&n_.filter, static_cast<T*>(const_cast<void*>(a.filter))} {}
 
   void run(void* scratch, int threads, cpu::Parallel parallel) const {
-    constexpr std::int64_t kWorth = 30000;  // vectors, for which to wake another thread
+    constexpr std::int64_t kWorth = 400000;  // vectors, about 0.3 ms, for which to wake another thread
     const std::int64_t columns = n_.batch * filter_.vectors();
     const int useful = int(std::min<std::int64_t>({threads, columns, 1 + columns * work(n_) / kWorth}));
     const std::int64_t widest = widest_square(n_);
@@ -155,15 +155,17 @@ class Steps {
  private:
   void column(std::int64_t batch, std::int64_t vector, T* points) const {
     const std::int64_t first = vector * W;
-    const int count = int(std::min<std::int64_t>(W, n_.filter.channels - first));
-    const Column<T> column{static_cast<T*>(a_.buffer) + batch * n_.rows * n_.pitch + first, n_.pitch, n_.rows,
-                           filter_.taps(vector)};
+    const Lanes lanes{batch + first / n_.channels, first % n_.channels,
+                      int(std::min<std::int64_t>(W, n_.filter.channels - first))};
+    const std::int64_t pitch = filter_.pitch();
+    const Column<T> column{static_cast<T*>(a_.buffer) + batch * n_.rows * pitch + first, filter_.taps(vector),
+                           pitch, n_.rows};
     for (std::int64_t t = 0; t < n_.tokens; ++t) {
-      V u = read(a_.x, batch, first, t, count);
-      if (a_.pre_gate) u = u * read(a_.pre_gate, batch, first, t, count);
+      V u = read(a_.x, lanes, t);
+      if (a_.pre_gate) u = u * read(a_.pre_gate, lanes, t);
       V y = column.token(n_.position + t, u);
-      if (a_.post_gate) y = y * read(a_.post_gate, batch, first, t, count);
-      write(y, batch, first, t, count);
+      if (a_.post_gate) y = y * read(a_.post_gate, lanes, t);
+      write(y, lanes, t);
       square(column, n_.position + t + 1, vector, points);
     }
     if (!n_.tokens) square(column, n_.position, vector, points);
@@ -175,35 +177,46 @@ class Steps {
     else column.square_of_spectra(here, width, filter_, filter_.spectrum(vector, width), points);
   }
 
-  // A vector's channels of all samples are in one piece where samples with filters of their own lie so.
+  // The channels of a column, from `channel` of `sample` on; where samples have filters of their own, from some
+  // of the samples after it too.
+  struct Lanes {
+    std::int64_t sample, channel;
+    int count;
+  };
   template <class Void>
-  bool is_row(const Array<Void>& a) const {
-    return a.channel == 1 && (n_.samples == 1 || a.batch == n_.channels);
-  }
-  template <class Void>
-  static auto at(const Array<Void>& a, std::int64_t batch, std::int64_t channel, std::int64_t t) {
+  static auto at(const Array<Void>& a, std::int64_t sample, std::int64_t channel, std::int64_t t) {
     using Pointer = std::conditional_t<std::is_const_v<Void>, const S*, S*>;
-    return static_cast<Pointer>(a.data) + batch * a.batch + channel * a.channel + t * a.position;
+    return static_cast<Pointer>(a.data) + sample * a.batch + channel * a.channel + t * a.position;
   }
-  V read(const Input& a, std::int64_t batch, std::int64_t first, std::int64_t t, int count) const {
-    if (is_row(a)) {
-      const S* p = at(a, batch, first, t);
-      return count == W ? load(p) : load_some<T>(p, count);
-    }
-    T lanes[W] = {};
-    for (int i = 0; i < count; ++i)
-      lanes[i] = widen(*at(a, batch + (first + i) / n_.channels, (first + i) % n_.channels, t));
-    return load(lanes);
+  template <class Void>
+  bool together(const Array<Void>& a, const Lanes& lanes) const {
+    return a.channel == 1 && (lanes.channel + lanes.count <= n_.channels || a.batch == n_.channels);
   }
-  void write(V y, std::int64_t batch, std::int64_t first, std::int64_t t, int count) const {
-    if (is_row(a_.y)) {
-      S* p = at(a_.y, batch, first, t);
-      return count == W ? store(p, y) : store_some<T>(p, y, count);
+  template <class Void, class F>
+  void each(const Array<Void>& a, const Lanes& lanes, std::int64_t t, F f) const {
+    std::int64_t sample = lanes.sample, channel = lanes.channel;
+    for (int i = 0; i < lanes.count; ++i) {
+      f(i, at(a, sample, channel, t));
+      if (++channel == n_.channels) ++sample, channel = 0;
     }
-    T lanes[W];
-    store(lanes, y);
-    for (int i = 0; i < count; ++i)
-      narrow(at(a_.y, batch + (first + i) / n_.channels, (first + i) % n_.channels, t), lanes[i]);
+  }
+  V read(const Input& a, const Lanes& lanes, std::int64_t t) const {
+    if (together(a, lanes)) {
+      const S* p = at(a, lanes.sample, lanes.channel, t);
+      return lanes.count == W ? load(p) : load_some<T>(p, lanes.count);
+    }
+    T values[W] = {};
+    each(a, lanes, t, [&](int i, const S* p) { values[i] = widen(*p); });
+    return load(values);
+  }
+  void write(V y, const Lanes& lanes, std::int64_t t) const {
+    if (together(a_.y, lanes)) {
+      S* p = at(a_.y, lanes.sample, lanes.channel, t);
+      return lanes.count == W ? store(p, y) : store_some<T>(p, y, lanes.count);
+    }
+    T values[W];
+    store(values, y);
+    each(a_.y, lanes, t, [&](int i, S* p) { narrow(p, values[i]); });
   }
 
   LongConvStep n_;
@@ -226,7 +239,7 @@ void prepare_as(const StepFilter& size, const Input& taps, std::int64_t count, T
                  : T(0);
     };
     for (int j = 0; j < kBlock; ++j)
-      for (int i = 0; i < W; ++i) filter.taps(vector)[j * W + i] = tap(vector * W + i, j);
+      for (int i = 0; i < W; ++i) filter.taps(vector)[j * filter.pitch() + i] = tap(vector * W + i, j);
     for (std::int64_t width = kBlock; width <= size.widest; width *= 2) {
       T* spectrum = filter.spectrum(vector, width);
       for (std::int64_t j = 0; j < width; ++j)

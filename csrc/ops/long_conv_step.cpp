@@ -42,15 +42,15 @@ LongConvStep check_state(const Tensor& buffer, const Tensor& filter, std::int64_
   check_widest(widest);
   LongConvStep n{};
   n.filter = {channels, widest};
-  n.batch = buffer.size(0), n.rows = buffer.size(1), n.pitch = buffer.size(2);
+  n.batch = buffer.size(0), n.rows = buffer.size(1);
   n.samples = 1, n.channels = channels, n.tokens = tokens, n.position = position;
   if (n.rows % kBlock)
     refuse(kOp, ": buffer must have a multiple of ", kBlock, " rows, but has ", n.rows);
   if (n.rows > kBlock && !widest)
     refuse(kOp, ": widest must be at least ", kBlock, " where buffer has ", n.rows, " rows, but is 0");
-  if (n.pitch < n.filter.padded(lanes_of_line(buffer)))
-    refuse(kOp, ": buffer must have at least ", n.filter.padded(lanes_of_line(buffer)),
-           " channels, in whole lines, but has ", n.pitch);
+  if (const std::int64_t pitch = n.filter.pitch(lanes_of_line(buffer)); buffer.size(2) != pitch)
+    refuse(kOp, ": buffer must have ", pitch, " channels, an odd number of whole lines, but has ",
+           buffer.size(2));
   if (filter.dim() != 1 || filter.size(0) != n.filter.values(lanes_of_line(buffer)))
     refuse(kOp, ": filter must be what long_conv_step_filter returns for ", channels, " channels, of shape (",
            n.filter.values(lanes_of_line(buffer)), ",), but has shape ", text(filter.sizes()));

@@ -1,5 +1,8 @@
-"""What the dispatcher learns of the steps of a causal long convolution; :class:`equiconv.nn.LongConvDecoder` is
-how they are used. The buffer is written in place, so nothing is differentiated through them."""
+"""The steps of a causal long convolution on a CPU, which :class:`equiconv.nn.LongConvDecoder` takes.
+
+They write into a buffer, so nothing is differentiated through them. Behind the position it holds inputs, ahead of
+it sums; its rows are positions, a multiple of `BLOCK`, and its channels are `padded`.
+"""
 
 from __future__ import annotations
 
@@ -8,38 +11,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .registration import _library
+from .registration import register_without_derivatives
 
+BLOCK = 64  # as kBlock in csrc/long_conv_step.h
+_LINE = 64  # as kLineBytes
+
+# step(x, pre_gate, post_gate, buffer, filter, widest, position) -> y: T tokens (B, T, D), of which the first has
+#   this position. buffer: (B, rows, padded(D)), or where each sample has a filter (1, rows, padded(B D)).
+# square(buffer, filter, channels, widest, position): what the block that ends at `position` brings to as many
+#   positions ahead, as step does by itself; for blocks that were convolved otherwise.
+# prepare(taps, widest) -> filter: of (D, Lf), or (B D, Lf), in an order of the kernels' own. widest: the widest
+#   square, a power of two from BLOCK on, or 0 where the buffer has one block.
 step = torch.ops.equiconv.long_conv_step.default
 square = torch.ops.equiconv.long_conv_step_square.default
 prepare = torch.ops.equiconv.long_conv_step_filter.default
 
-BLOCK = 64  # kBlock
-LINE = 64  # kLineBytes
-
 
 def padded(channels: int, dtype: torch.dtype) -> int:
-    """Channels in whole lines, an odd number of them: positions that lie a power of two of bytes apart would
-    meet in the same places of a cache."""
-    lanes = LINE // dtype.itemsize
+    """The channels of a buffer: an odd number of whole lines of a cache, as StepFilter::pitch."""
+    lanes = _LINE // dtype.itemsize
     return (-(-channels // lanes) | 1) * lanes
 
 
-def _step(x: Tensor, *_: Any) -> Tensor:
+def _fake_step(x: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _square(*_: Any) -> None:
+def _fake_square(*_: Any) -> None:
     return None
 
 
-def _prepare(taps: Tensor, widest: int) -> Tensor:
-    lanes = LINE // taps.dtype.itemsize
-    channels = -(-taps.shape[0] // lanes) * lanes
+def _fake_prepare(taps: Tensor, widest: int) -> Tensor:
     points = 2 * widest - BLOCK if widest else 0
-    return taps.new_empty(6 * widest + channels * (BLOCK + 2 * points))
+    return taps.new_empty(6 * widest + padded(taps.shape[0], taps.dtype) * (BLOCK + 2 * points))
 
 
-for _op, _fake in ((step, _step), (square, _square), (prepare, _prepare)):
-    torch.library.register_fake(_op.name(), _fake, lib=_library)
-    _library.impl(_op, torch.library.fallthrough_kernel, "Autograd")  # type: ignore[no-untyped-call]
+register_without_derivatives(step, _fake_step)
+register_without_derivatives(square, _fake_square)
+register_without_derivatives(prepare, _fake_prepare)
