@@ -1,6 +1,6 @@
 // long_conv_step: what the kernel is given. No torch in here.
 //
-//   y[t] = post_gate[t] * sum over taps j of filter[j] u[t - j],   u = pre_gate * x        docs/mathematics.md
+//   y[t] = post_gate[t] * sum over taps j of filter[j] u[t - j],   u = pre_gate * x docs/mathematics.md
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -13,9 +13,9 @@ namespace equiconv {
 constexpr int kBlock = 64;
 constexpr int kLineBytes = 64;  // what channels are padded to, whatever the width of a vector
 
-// A filter of `channels` channels as the steps want it: the factors of the transforms, the first kBlock taps of
-// all channels (tap, channel), and for each vector of channels the spectra of the taps that squares of kBlock,
-// 2 kBlock, …, `widest` positions need. `widest` is a power of two, or 0: no squares.
+// A filter of `channels` channels as the steps want it: the factors of the transforms, the first kBlock taps
+// of all channels (tap, channel), and for each vector of channels the spectra of the taps that squares of
+// kBlock, 2 kBlock, …, `widest` positions need. `widest` is a power of two, or 0: no squares.
 struct StepFilter {
   std::int64_t channels, widest;
 
@@ -31,9 +31,9 @@ struct StepFilter {
   }
 };
 
-// Sizes of one call. The buffer is (batch, rows, filter's pitch): behind `position` inputs, ahead of it sums. Where
-// each of `samples` samples has a filter of its own, they are one batch entry whose channels are theirs side
-// by side: filter.channels = samples * channels.
+// Sizes of one call. The buffer is (batch, rows, filter's pitch): behind `position` inputs, ahead of it sums.
+// Where each of `samples` samples has a filter of its own, they are one batch entry whose channels are theirs
+// side by side: filter.channels = samples * channels.
 struct LongConvStep {
   StepFilter filter;
   std::int64_t batch, samples, channels, tokens, position, rows;

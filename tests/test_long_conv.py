@@ -12,8 +12,8 @@ from torch import Tensor
 
 from equiconv import fft_conv
 from equiconv.nn import ExplicitFilter, ImplicitFilter, LongConv, LongConvDecoder, long_conv_state
-from equiconv.nn.long_conv_decoder import STATES
-from equiconv.nn.long_conv_state import BLOCK
+from equiconv.nn.long_conv_state import STATES
+from equiconv.ops.long_conv_step import BLOCK
 from equiconv.reference.fft_conv import fft_conv as reference
 
 # ---- filters -----------------------------------------------------------------------------------------------

@@ -247,10 +247,13 @@ def test_refusals() -> None:
             "buffer must have 48 channels, an odd number of whole lines, but has 16",
             lambda: square(b, f, 17, 64, 0),
         ),
-        ("filter must have the dtype of buffer, float32, but has float64", lambda: square(b, f.double(), 3, 64, 0)),
         (
-            "filter must be what long_conv_step_filter returns for 3 channels, of shape (3456,), but has shape "
-            "(3455,)",
+            "filter must have the dtype of buffer, float32, but has float64",
+            lambda: square(b, f.double(), 3, 64, 0),
+        ),
+        (
+            "filter must be what long_conv_step_filter returns for 3 channels, of shape (3456,), but has "
+            "shape (3455,)",
             lambda: square(b, f[1:].contiguous(), 3, 64, 0),
         ),
         (
@@ -265,7 +268,10 @@ def test_refusals() -> None:
             "position must be 0 to 123, so that the tokens have rows, but is 124",
             lambda: step(x, None, None, b, f, 64, 124),
         ),
-        ("position must be 0 to 123, so that the tokens have rows, but is -1", lambda: step(x, None, None, b, f, 64, -1)),
+        (
+            "position must be 0 to 123, so that the tokens have rows, but is -1",
+            lambda: step(x, None, None, b, f, 64, -1),
+        ),
         ("taps must be (D, Lf), but has shape (128,)", lambda: prepare(filter[0], 64)),
         ("taps must be float32 or float64, but is float16", lambda: prepare(filter.half(), 64)),
     ):

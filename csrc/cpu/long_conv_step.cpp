@@ -1,11 +1,12 @@
 // long_conv_step on the CPU: relaxed convolution, a vector of channels at a time.
 //
-// Channels are next to each other everywhere, so a vector of them is a column of positions, which goes through
-// all of a call's tokens by itself: threads share columns and never meet. A token takes the taps within its
-// group of kGroup positions. Where a group ends, the largest aligned block of inputs behind is convolved with
-// the taps that reach as many positions ahead: below kBlock product by product, kGroup sums in registers; from
-// there on by a transform of as many points, the inputs' alone, for that of the taps was made once. Of a
-// product in C[x]/(x^w - i) the imaginary part is what lies w positions ahead, free of what wraps around.
+// Channels are next to each other everywhere, so a vector of them is a column of positions, which goes
+// through all of a call's tokens by itself: threads share columns and never meet. A token takes the taps
+// within its group of kGroup positions. Where a group ends, the largest aligned block of inputs behind is
+// convolved with the taps that reach as many positions ahead: below kBlock product by product, kGroup sums in
+// registers; from there on by a transform of as many points, the inputs' alone, for that of the taps was made
+// once. Of a product in C[x]/(x^w - i) the imaginary part is what lies w positions ahead, free of what wraps
+// around.
 #include "long_conv_step.h"
 
 #include "arena.h"
@@ -177,8 +178,8 @@ class Steps {
     else column.square_of_spectra(here, width, filter_, filter_.spectrum(vector, width), points);
   }
 
-  // The channels of a column, from `channel` of `sample` on; where samples have filters of their own, from some
-  // of the samples after it too.
+  // The channels of a column, from `channel` of `sample` on; where samples have filters of their own, from
+  // some of the samples after it too.
   struct Lanes {
     std::int64_t sample, channel;
     int count;

@@ -1,11 +1,12 @@
 // Products in C[x]/(x^n - i), a vector of rows at a time (docs/mathematics.md).
 //
 // ring.h has its vectors along a row. Here a vector holds one point of kLanes rows, so nothing is transposed,
-// every factor is one for all lanes, and rows that lie side by side, (B, L, D), are read and written in place.
+// every factor is one for all lanes, and rows that lie side by side, (B, L, D), are read and written in
+// place.
 //
 // Node m of a tree splits polynomials modulo x^n - c_m into those modulo x^(n/2) - c_2m and x^(n/2) + c_2m,
-// that is - c_(2m + 1); the root, of c = i, is node 2. Passes take two levels at once, from node m to the nodes
-// 4m … 4m + 3. Depth first: a block is split, multiplied and merged again while it is in cache.
+// that is - c_(2m + 1); the root, of c = i, is node 2. Passes take two levels at once, from node m to the
+// nodes 4m … 4m + 3. Depth first: a block is split, multiplied and merged again while it is in cache.
 #pragma once
 #include "dft.h"
 
@@ -147,8 +148,7 @@ class RingAcross {
       return;
     }
     split_pass(z, n, node);
-    for (int k = 0; k < 4; ++k)
-      multiply(z + 2 * W * part * k, part, 4 * node + k, factor + 2 * W * part * k);
+    for (int k = 0; k < 4; ++k) multiply(z + 2 * W * part * k, part, 4 * node + k, factor + 2 * W * part * k);
     const Number<V> r1 = splat_of(r.r1), r2 = splat_of(r.r2), r3 = splat_of(r.r3);
     for (std::int64_t j = 0; j < part; ++j) {
       Z a0 = get(z, j), a1 = get(z, j + part), a2 = get(z, j + 2 * part), a3 = get(z, j + 3 * part);

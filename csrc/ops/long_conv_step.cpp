@@ -18,7 +18,8 @@ int lanes_of_line(const Tensor& t) {
 
 void check_widest(std::int64_t widest) {
   if (widest && (widest < kBlock || widest > kMaxLength || (widest & (widest - 1))))
-    refuse(kOp, ": widest must be 0 or a power of two from ", kBlock, " to ", kMaxLength, ", but is ", widest);
+    refuse(kOp, ": widest must be 0 or a power of two from ", kBlock, " to ", kMaxLength, ", but is ",
+           widest);
 }
 
 // What the steps keep: float32 or float64, contiguous, on the CPU.
@@ -26,8 +27,7 @@ void check_kept(const char* name, const Tensor& t) {
   if (t.scalar_type() != ScalarType::Float && t.scalar_type() != ScalarType::Double)
     refuse(kOp, ": ", name, " must be float32 or float64, but is ", text(t.scalar_type()));
   if (!t.device().is_cpu()) refuse(kOp, ": ", name, " must be on cpu, but is on ", text(t.device()));
-  if (!t.is_contiguous())
-    refuse(kOp, ": ", name, " must be contiguous, but has strides ", text(t.strides()));
+  if (!t.is_contiguous()) refuse(kOp, ": ", name, " must be contiguous, but has strides ", text(t.strides()));
 }
 
 // Sizes of buffer and filter, for samples of so many channels that have `samples` filters side by side.
@@ -44,8 +44,7 @@ LongConvStep check_state(const Tensor& buffer, const Tensor& filter, std::int64_
   n.filter = {channels, widest};
   n.batch = buffer.size(0), n.rows = buffer.size(1);
   n.samples = 1, n.channels = channels, n.tokens = tokens, n.position = position;
-  if (n.rows % kBlock)
-    refuse(kOp, ": buffer must have a multiple of ", kBlock, " rows, but has ", n.rows);
+  if (n.rows % kBlock) refuse(kOp, ": buffer must have a multiple of ", kBlock, " rows, but has ", n.rows);
   if (n.rows > kBlock && !widest)
     refuse(kOp, ": widest must be at least ", kBlock, " where buffer has ", n.rows, " rows, but is 0");
   if (const std::int64_t pitch = n.filter.pitch(lanes_of_line(buffer)); buffer.size(2) != pitch)
@@ -85,8 +84,8 @@ Tensor long_conv_step(const Tensor& x, const MaybeTensor& pre_gate, const MaybeT
     refuse(kOp, ": buffer must have the batch of x, ", batch, ", or 1, for a filter each, but has ",
            buffer.size(0));
   const bool together = buffer.size(0) == batch;
-  LongConvStep n = check_state(buffer, filter, widest, position, x.size(1),
-                               together ? channels : batch * channels);
+  LongConvStep n =
+      check_state(buffer, filter, widest, position, x.size(1), together ? channels : batch * channels);
   n.samples = together ? 1 : batch, n.channels = channels;
   const Tensor y = torch::stable::new_empty(x, x.sizes());
   if (batch == 0 || channels == 0 || n.tokens == 0) return y;
@@ -125,7 +124,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
       "long_conv_step(Tensor x, Tensor? pre_gate, Tensor? post_gate, Tensor(a!) buffer, Tensor filter, "
       "int widest, int position) -> Tensor");
   m.def(
-      "long_conv_step_square(Tensor(a!) buffer, Tensor filter, int channels, int widest, int position) -> ()");
+      "long_conv_step_square(Tensor(a!) buffer, Tensor filter, int channels, int widest, int position) -> "
+      "()");
   m.def("long_conv_step_filter(Tensor taps, int widest) -> Tensor");
 }
 

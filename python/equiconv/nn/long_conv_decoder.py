@@ -7,7 +7,9 @@ from torch import Tensor
 
 from ..ops.check import HALF, check_floating, check_signal, require, text
 from ..ops.fft_conv import fft_conv
-from .long_conv_state import BLOCK, STATES, ComposedState
+from ..ops.long_conv_step import BLOCK
+from .long_conv_state import STATES, ComposedState
+
 
 class LongConvDecoder:
     r"""y[t] = post_gate[t] ⊙ (Σ_j filter[j] ⊙ u[t - j] + skip ⊙ u[t]), u = pre_gate ⊙ x, token by token.

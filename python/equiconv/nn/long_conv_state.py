@@ -35,9 +35,9 @@ class CpuState:
         # Behind the position inputs, ahead of it sums of what has been added so far.
         self._rows = rows.new_zeros(together, length, long_conv_step.padded(len(rows), rows.dtype))
         buffer = self._rows[..., : len(rows)]
-        self.buffer = (
-            buffer if filter.dim() == 2 else buffer[0].unflatten(-1, filter.shape[:2]).transpose(0, 1)
-        )  # (B, L, D)
+        self.buffer = buffer  # (B, L, D)
+        if filter.dim() == 3:
+            self.buffer = buffer[0].view(length, *filter.shape[:2]).transpose(0, 1)
 
     def tokens(self, x: Tensor, pre_gate: Tensor | None, post_gate: Tensor | None, position: int) -> Tensor:
         """(B, T, D): T tokens, which begin at `position`."""

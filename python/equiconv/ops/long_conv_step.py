@@ -1,7 +1,7 @@
 """The steps of a causal long convolution on a CPU, which :class:`equiconv.nn.LongConvDecoder` takes.
 
-They write into a buffer, so nothing is differentiated through them. Behind the position it holds inputs, ahead of
-it sums; its rows are positions, a multiple of `BLOCK`, and its channels are `padded`.
+They write into a buffer, so nothing is differentiated through them. Behind the position it holds inputs,
+ahead of it sums; its rows are positions, a multiple of `BLOCK`, and its channels are `padded`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .registration import register_without_derivatives
 BLOCK = 64  # as kBlock in csrc/long_conv_step.h
 _LINE = 64  # as kLineBytes
 
-# step(x, pre_gate, post_gate, buffer, filter, widest, position) -> y: T tokens (B, T, D), of which the first has
-#   this position. buffer: (B, rows, padded(D)), or where each sample has a filter (1, rows, padded(B D)).
+# step(x, pre_gate, post_gate, buffer, filter, widest, position) -> y: T tokens (B, T, D), of which the first
+#   has this position. buffer: (B, rows, padded(D)), or where each sample has a filter (1, rows, padded(B D)).
 # square(buffer, filter, channels, widest, position): what the block that ends at `position` brings to as many
 #   positions ahead, as step does by itself; for blocks that were convolved otherwise.
-# prepare(taps, widest) -> filter: of (D, Lf), or (B D, Lf), in an order of the kernels' own. widest: the widest
-#   square, a power of two from BLOCK on, or 0 where the buffer has one block.
+# prepare(taps, widest) -> filter: of (D, Lf), or (B D, Lf), in an order of the kernels' own. widest: the
+#   widest square, a power of two from BLOCK on, or 0 where the buffer has one block.
 step = torch.ops.equiconv.long_conv_step.default
 square = torch.ops.equiconv.long_conv_step_square.default
 prepare = torch.ops.equiconv.long_conv_step_filter.default
