@@ -140,7 +140,7 @@ class Steps {
       : n_(n), a_(a), filter_{&n_.filter, static_cast<T*>(const_cast<void*>(a.filter))} {}
 
   void run(void* scratch, int threads, cpu::Parallel parallel) const {
-    constexpr std::int64_t kWorth = 400000;  // vectors, about 0.3 ms, for which to wake another thread
+    constexpr std::int64_t kWorth = 1000000;  // vectors, about 0.7 ms, for which to wake another thread
     const std::int64_t columns = n_.batch * filter_.vectors();
     const int useful = int(std::min<std::int64_t>({threads, columns, 1 + columns * work(n_) / kWorth}));
     const std::int64_t widest = widest_square(n_);
