@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from equiconv import fft_conv
-from equiconv.nn import ExplicitFilter, ImplicitFilter, LongConv, LongConvDecoder, long_conv_decoder
-from equiconv.nn.long_conv_decoder import BLOCK
+from equiconv.nn import ExplicitFilter, ImplicitFilter, LongConv, LongConvDecoder, long_conv_state
+from equiconv.nn.long_conv_state import STATES
+from equiconv.ops.long_conv_step import BLOCK
 from equiconv.reference.fft_conv import fft_conv as reference
 
 # ---- filters -----------------------------------------------------------------------------------------------
@@ -170,6 +171,14 @@ def test_the_past_does_not_see_the_future(length: int, bits: int, bound: float, 
 # ---- the decoder -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["cpu", "composed"])
+def state(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The kernels of a CPU, and what other devices have."""
+    if request.param == "composed":
+        monkeypatch.delitem(STATES, "cpu")
+    return str(request.param)
+
+
 def decoded(decoder: LongConvDecoder, sizes: list[int], *signals: Tensor | None) -> Tensor:
     """The result where tokens come in chunks of these sizes, the last of them again and again."""
     x = signals[0]
@@ -184,6 +193,7 @@ def decoded(decoder: LongConvDecoder, sizes: list[int], *signals: Tensor | None)
     return torch.cat(parts, 1)
 
 
+@pytest.mark.usefixtures("state")
 @pytest.mark.parametrize("sizes", [[1], [300, 1], [1000], [5, 64, 128, 1, 3, 200, 1]], ids=str)
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize(("length", "taps"), [(1000, 1000), (1000, 150), (777, 65), (513, 1), (1, 1)])
@@ -202,6 +212,7 @@ def test_decoding_is_the_whole_convolution(
         assert decoder.position == length
 
 
+@pytest.mark.usefixtures("state")
 def test_decoding_4096_tokens() -> None:
     conv = LongConv(8, 4096)
     x = torch.randn(2, 4096, 8)
@@ -213,6 +224,7 @@ def test_decoding_4096_tokens() -> None:
     assert torch.equal(decoded(decoder, [1], x[:, :200]), y[:, :200])
 
 
+@pytest.mark.usefixtures("state")
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("chunk", [1, 17, BLOCK])
 def test_decoded_past_does_not_see_the_future(chunk: int, given: bool) -> None:
@@ -227,6 +239,7 @@ def test_decoded_past_does_not_see_the_future(chunk: int, given: bool) -> None:
     assert not torch.equal(y[:, now], changed[:, now])
 
 
+@pytest.mark.usefixtures("state")
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
 def test_decoding_half_types(low: torch.dtype) -> None:
     """Computed in float32 and rounded once, as fft_conv."""
@@ -254,7 +267,8 @@ def test_decoding_costs_a_square_of_logarithms(monkeypatch: pytest.MonkeyPatch) 
         points.append(x.shape[1])
         return fft_conv(x, *args, **options)
 
-    monkeypatch.setattr(long_conv_decoder, "fft_conv", counted)
+    monkeypatch.delitem(STATES, "cpu")
+    monkeypatch.setattr(long_conv_state, "fft_conv", counted)
     length = 4096
     decoded(LongConvDecoder(torch.randn(1, length), batch=1), [1], torch.randn(1, length, 1))
     levels = int(math.log2(length // BLOCK))
@@ -265,6 +279,7 @@ def test_decoding_costs_a_square_of_logarithms(monkeypatch: pytest.MonkeyPatch) 
     assert max(points) == BLOCK
 
 
+@pytest.mark.usefixtures("state")
 def test_decoder_refuses() -> None:
     filter = torch.randn(3, 8)
     decoder = LongConvDecoder(filter, batch=2)

@@ -3,6 +3,7 @@
 #include "conditioned_conv.h"
 #include "fft_conv.h"
 #include "gate.h"
+#include "long_conv_step.h"
 #include "pair_invariants.h"
 #include "pair_message.h"
 #include "pair_moments.h"
@@ -30,6 +31,7 @@ extern const SpectralConvKernels spectral_conv;
 extern const ConditionedConvKernels conditioned_conv;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
+extern const LongConvStepKernels long_conv_step;
 extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
 extern const PairInvariantsKernels pair_invariants;
@@ -41,6 +43,7 @@ extern const SpectralConvKernels spectral_conv;
 extern const ConditionedConvKernels conditioned_conv;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
+extern const LongConvStepKernels long_conv_step;
 extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
 extern const PairInvariantsKernels pair_invariants;
@@ -51,6 +54,7 @@ extern const SpectralConvKernels spectral_conv;
 extern const ConditionedConvKernels conditioned_conv;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
+extern const LongConvStepKernels long_conv_step;
 extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
 extern const PairInvariantsKernels pair_invariants;
@@ -80,6 +84,10 @@ const PairMessageKernels& pair_message() {
 }
 
 const GateKernels& gate() { return choose(baseline::gate, avx2::gate, avx512::gate); }
+
+const LongConvStepKernels& long_conv_step() {
+  return choose(baseline::long_conv_step, avx2::long_conv_step, avx512::long_conv_step);
+}
 
 const ShortConvKernels& short_conv() {
   return choose(baseline::short_conv, avx2::short_conv, avx512::short_conv);

@@ -39,6 +39,12 @@ def register(
     _library.impl(op, elsewhere, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 
 
+def register_without_derivatives(op: Any, fake: Callable[..., Any]) -> None:
+    """An op of states, which writes into an argument or makes what another one reads."""
+    torch.library.register_fake(op.name(), fake, lib=_library)
+    _library.impl(op, torch.library.fallthrough_kernel, "Autograd")  # type: ignore[no-untyped-call]
+
+
 def _elsewhere(name: str, arguments: Sequence[str], *args: Any) -> NoReturn:
     refuse_elsewhere(name, dict(zip(arguments, args, strict=False)))
 
