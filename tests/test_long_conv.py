@@ -330,3 +330,15 @@ def test_decoder_refuses() -> None:
     decoder(x)
     with pytest.raises(ValueError, match="at most 0 more tokens"):
         decoder(x)
+
+
+@pytest.mark.usefixtures("state")
+def test_decoder_is_exact_under_autocast() -> None:
+    filter, x = torch.randn(3, 200), torch.randn(1, 200, 3)
+    expected, decoder = fft_conv(x, filter, layout="bld"), LongConvDecoder(filter, batch=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        for prompt in (1, 130):
+            decoder.reset()
+            parts = [x[:, :prompt], *x[:, prompt:].split(1, 1)]
+            y = torch.cat([decoder(part) for part in parts], 1)
+            torch.testing.assert_close(y, expected, rtol=0, atol=2e-5)

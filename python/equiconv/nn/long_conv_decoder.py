@@ -8,6 +8,7 @@ from torch import Tensor
 from ..ops.check import HALF, check_floating, check_signal, require, text
 from ..ops.fft_conv import fft_conv
 from ..ops.long_conv_step import BLOCK
+from ..ops.registration import no_autocast
 from .long_conv_state import STATES, ComposedState
 
 
@@ -128,7 +129,8 @@ class LongConvDecoder:
         """(B, T, D): T tokens, a power of two that divides the position."""
         here = self._state.buffer[:, position : position + x.shape[1]]
         u = x.to(here.dtype) if pre_gate is None else pre_gate.to(here.dtype) * x
-        y = fft_conv(u, self._filter[..., : x.shape[1]], mode="causal", layout="bld").add_(here)
+        with no_autocast():
+            y = fft_conv(u, self._filter[..., : x.shape[1]], mode="causal", layout="bld").add_(here)
         here.copy_(u)
         self._state.square(position + x.shape[1])
         return y if post_gate is None else post_gate * y

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from ..ops import long_conv_step
 from ..ops.fft_conv import fft_conv
 from ..ops.long_conv_step import BLOCK
+from ..ops.registration import no_autocast
 
 
 def _widest(taps: int, max_length: int) -> int:
@@ -94,7 +95,8 @@ class ComposedState:
         ahead = self.buffer[:, position : position + width]
         behind = self.buffer[:, position - width : position]
         taps = self._filter[..., 1 : 2 * width]
-        ahead += fft_conv(behind, taps, mode="bidirectional", layout="bld")[:, : ahead.shape[1]]
+        with no_autocast():
+            ahead += fft_conv(behind, taps, mode="bidirectional", layout="bld")[:, : ahead.shape[1]]
 
 
 STATES = {"cpu": CpuState}  # by the type of device; elsewhere: composed
