@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from ..reference import pair_basis as reference
 from .check import MaybeTensor, require, text
-from .registration import needed, under_autocast
+from .registration import differentiated, needed, under_autocast
 
 __all__ = ["BasisNetwork", "pair_basis"]
 
@@ -217,7 +217,7 @@ class _PairBasis(torch.autograd.Function):
     def backward(ctx: Any, grad_basis: Tensor) -> tuple[MaybeTensor, ...]:
         saved = ctx.saved_tensors  # once: to ask for them may be to compute them again
         network, needs = BasisNetwork(*saved), needed(ctx, saved)
-        if torch.is_grad_enabled():  # it will be differentiated
+        if differentiated(grad_basis):
             return gradients(reference.pair_basis, network, needs, grad_basis)
         tiled = Tiled(network, needs)
         for pairs in _tiles(network):
@@ -235,11 +235,14 @@ def gradients(
     needs: Sequence[bool],
     grad_out: Tensor,
 ) -> tuple[MaybeTensor, ...]:
-    """The gradients of function(*inputs) that are needed, to be differentiated again."""
-    # Aliases, because one input may have been made of another, and partial derivatives are wanted.
-    aliases = [None if t is None else t.view_as(t) for t in inputs]
-    wanted = [t for t, need in zip(aliases, needs, strict=True) if need and t is not None]
-    grads = iter(torch.autograd.grad(function(*aliases), wanted, grad_out, create_graph=True))
+    """The gradients of function(*inputs) that are needed, to be differentiated again where that is asked for."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Aliases, because one input may have been made of another, and partial derivatives are wanted.
+        aliases = [None if t is None else t.view_as(t) for t in inputs]
+        wanted = [t for t, need in zip(aliases, needs, strict=True) if need and t is not None]
+        out = function(*aliases)
+    grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=again))
     return tuple(
         next(grads) if need and t is not None else None for t, need in zip(aliases, needs, strict=True)
     )

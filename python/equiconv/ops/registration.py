@@ -83,6 +83,17 @@ def _will_run(function: Any) -> bool:
         return True
 
 
+def differentiated(grad_out: Tensor) -> bool:
+    """While a Function's backward runs: whether what it does is to be made of differentiable ops on whole
+    tensors, as it will be differentiated, or is done for a batch of gradients at once (is_grads_batched)."""
+    functorch = torch._C._functorch
+    return (
+        torch.is_grad_enabled()
+        or functorch.is_legacy_batchedtensor(grad_out)
+        or functorch.is_batchedtensor(grad_out)
+    )
+
+
 def autograd_kernel(
     op: Any, differentiate: Any, instead: Callable[..., Any] | None = None
 ) -> Callable[..., Any]:
