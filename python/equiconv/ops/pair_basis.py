@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._pytree import _register_namedtuple
 
 from ..reference import pair_basis as reference
 from .check import MaybeTensor, require, text
@@ -46,6 +47,10 @@ class BasisNetwork(NamedTuple):
         if not autocasts(self.features):
             return self
         return self._replace(**{name: under_autocast(tensor) for name, tensor in self._asdict().items()})
+
+
+_register_namedtuple(BasisNetwork, serialized_type_name="equiconv.BasisNetwork")
+torch.serialization.add_safe_globals([BasisNetwork])  # tensors and nothing else
 
 
 def pair_basis(
@@ -111,8 +116,8 @@ def check_network(op: str, network: BasisNetwork) -> None:
         fits = tensor.dim() == len(shape) and all(
             isinstance(want, str) or have == want for have, want in zip(tensor.shape, shape, strict=True)
         )
-        written = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
         if not fits:
+            written = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
             raise ValueError(f"{op}: {name} must have shape {written}, but has {tuple(tensor.shape)}")
         if tensor.dtype != features.dtype:
             raise ValueError(
@@ -235,7 +240,7 @@ def gradients(
     needs: Sequence[bool],
     grad_out: Tensor,
 ) -> tuple[MaybeTensor, ...]:
-    """The gradients of function(*inputs) that are needed, to be differentiated again where that is asked for."""
+    """The gradients of function(*inputs) that are needed; in grad mode, to be differentiated again."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         # Aliases, because one input may have been made of another, and partial derivatives are wanted.
