@@ -26,8 +26,8 @@ def within_radius(
     Args:
         positions: (N, n), n at most 3.
         radius: in the unit of the positions, finite.
-        cell: (3, 3), the vectors of a periodic cell as rows, which span space; n must be 3. Absent: nothing is periodic. A
-            point and its own image may be a pair.
+        cell: (3, 3), the vectors of a periodic cell as rows, which span space; n must be 3. Absent: nothing
+            is periodic. A point and its own image may be a pair.
         sizes: (clouds,), how many points each cloud has: the clouds follow one another and do not meet.
             Absent: one cloud. All have the one cell.
         undirected: whether pairs stand as :meth:`Graph.undirected` has them, each in one direction and then
