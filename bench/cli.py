@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from equiconv.ops.check import MAX_LENGTH, MAX_LENGTHS
+
 from . import (
     MODELS,
     PRESETS,
@@ -173,9 +175,35 @@ def validate(options: argparse.Namespace) -> None:
         raise BadOptions("--seconds must be positive.")
     if options.preset in ("pair_message", "pair_moments", "ponita", "gate") and options.plot:
         raise BadOptions(f"--plot is over lengths, which --preset {options.preset} has not.")
+    if not options.preset:
+        _check_lengths(options)
     for path in (options.json, options.csv, options.plot):
+        if path and path.is_dir():
+            raise BadOptions(f"{path} cannot be written: it is a folder.")
         if path and not path.absolute().parent.is_dir():
             raise BadOptions(f"{path} cannot be written: {path.absolute().parent} is not a folder.")
+    if options.plot:
+        from .plot import FORMATS  # needs matplotlib
+
+        if options.plot.suffix and options.plot.suffix[1:].lower() not in FORMATS:
+            raise BadOptions(f"--plot {options.plot}: matplotlib writes {', '.join(FORMATS)}.")
+
+
+def _check_lengths(options: argparse.Namespace) -> None:
+    most = MAX_LENGTHS.get(options.device, MAX_LENGTH)
+    if max(options.lengths) > most:
+        raise BadOptions(f"--lengths must be at most {most}, but one is {max(options.lengths)}.")
+    if options.model:
+        return  # no tensors are made
+    memory = harness.memory(options.device)
+    for case in cases(options):
+        # x, two gates, a filter as large, and a result
+        needed = 5 * case.elements * harness.DTYPES[case.dtype].itemsize
+        if needed > memory:
+            raise BadOptions(
+                f"{case.op} of B x D x L = {case.batch} x {case.channels} x {case.length} takes "
+                f"{needed / 2**30:,.0f} GiB, but there are {memory / 2**30:,.0f}."
+            )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -149,6 +149,13 @@ def ratio(results: Results, case: Case, contestant: str) -> float:
     return results[Entry(case, contestant)].median / results[Entry(case, "equiconv")].median
 
 
+def memory(device: str) -> int:
+    """Bytes that there are."""
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def sizes(length: int, elements: int) -> tuple[int, int]:
     """Batch and channels that make B * D * L about `elements`, for a batch between 2 and 8."""
     rows = max(4, elements // length)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from .harness import Entry, Results, size
 from .report import setting, settings
+
+FORMATS = tuple(FigureCanvasBase.get_supported_filetypes())
 
 
 def plot(results: Results, path: Path) -> None:

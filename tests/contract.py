@@ -345,6 +345,19 @@ class Contract:
                 ours = torch.vmap(function, in_dims=dims)(*stacked)
                 torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
 
+    def test_vmap_over_no_entries(self, tiny: Sample, device: str) -> None:
+        f = self.op.positional(tiny)
+        tensors = tuple(detached(tiny.make(torch.float64, device)).values())
+        everything = tuple(range(len(tensors)))
+        per_example = torch.func.grad(lambda *tensors: f(*tensors).abs().square().sum(), argnums=everything)
+        shape = f(*tensors).shape
+        for batched in (*((i,) for i in everything), everything):
+            none = [t.new_empty(*t.shape, 0) if i in batched else t for i, t in enumerate(tensors)]
+            dims = tuple(-1 if i in batched else None for i in everything)
+            assert torch.vmap(f, in_dims=dims)(*none).shape == (0, *shape)
+            gradients = torch.vmap(per_example, in_dims=dims)(*none)
+            assert [g.shape for g in gradients] == [(0, *t.shape) for t in tensors]
+
     @pytest.mark.parametrize("transform", ["grad", "jacrev", "jacfwd", "hessian", "forward over forward"])
     def test_torch_func(self, device: str, transform: str) -> None:
         sample = self.op.tiny[0]
@@ -415,6 +428,15 @@ class Contract:
         with FakeTensorMode() as mode:
             faked = tree_map_only(Tensor, mode.from_tensor, (tensors, options))
             assert self.refused(*faked) == sentence
+
+    @pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+    def test_refuses_nested_tensors(self, device: str, layout: torch.layout) -> None:
+        sample = self.op.samples[0]
+        tensors = detached(sample.make(torch.float32, device))
+        for name, tensor in tensors.items():
+            nested = torch.nested.nested_tensor([tensor, tensor], layout=layout)
+            sentence = self.refused({**tensors, name: nested}, sample.options)
+            assert sentence.endswith(f": {name} must be strided, but is nested")
 
     def refused(self, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> str:
         with pytest.raises(ValueError, match=r"^\w+: ") as error:

@@ -277,6 +277,13 @@ class TestContract(contract.Contract):
         devices=("cpu",),
     )
 
+    def test_vmap_over_no_entries(self, tiny: Sample, device: str) -> None:
+        """But for the gradient of a magnitude, for which vmap gives PyTorch's FFT no rows, and with MKL it
+        fails."""
+        if "magnitude" in tiny.name:
+            pytest.skip("torch.vmap(torch.fft.rfft) of no entries fails by itself")
+        super().test_vmap_over_no_entries(tiny, device)
+
 
 # ---- what is special about a conditioned filter ------------------------------------------------------------
 

@@ -127,6 +127,24 @@ def test_hyenas_fftconv_with_more_axes_and_dtypes() -> None:
     assert fftconv(torch.randn(2, 3, 0), k, torch.randn(3)).shape == (2, 3, 0)
 
 
+def test_autocast_changes_nothing() -> None:
+    u, k, D = torch.randn(2, 3, 32), torch.randn(3, 32), torch.randn(3)
+    calls = (
+        lambda: fftconv(u, k, D),
+        lambda: fftconv_ref(u, k, D, None, k_rev=k),
+        lambda: fftconv(u[:, :, None], k, D[:, None]),
+        lambda: fftconv(u.bfloat16(), k, D),
+        lambda: FlashFFTConv(64, torch.float32)(u, k, u, u),
+        lambda: FlashFFTConv(64, torch.float16)(u.half(), k),
+    )
+    for call in calls:
+        plain = call()
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = call()
+        assert cast.dtype == plain.dtype
+        assert torch.equal(cast, plain)
+
+
 @pytest.mark.parametrize("name", drop_in.__all__)
 def test_all_are_documented(name: str) -> None:
     assert getattr(equiconv.drop_in, name).__doc__

@@ -66,6 +66,10 @@ REFUSALS = (
         "fft_conv_packed: cu_seqlens must begin with 0, but begins with 1", options={"cu_seqlens": [1, 7]}
     ),
     Refusal(
+        "fft_conv_packed: cu_seqlens must hold whole numbers, but has 3.5",
+        options={"cu_seqlens": [0, 3.5, 7]},
+    ),
+    Refusal(
         "fft_conv_packed: cu_seqlens must not decrease, but has 3 after 5",
         options={"cu_seqlens": [0, 5, 3, 7]},
     ),
@@ -148,6 +152,7 @@ class TestContract(contract.Contract):
         of_squares=reference,
         capabilities=(),  # no kernels of its own
     )
+    test_refuses_nested_tensors = None  # no dispatcher op of its own
 
 
 @pytest.mark.parametrize("layout", ["bdl", "bld"])

@@ -53,10 +53,18 @@ def test_any_pairs(senders: int, receivers: int, pairs: int, seed: int) -> None:
     assert torch.equal(by_csr.by_receiver.neighbours, graph.by_receiver.neighbours)
 
 
-@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+INTEGERS = (
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+)
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
 def test_any_integer_type(kind: torch.dtype) -> None:
-    s, r = torch.tensor([3, 0, 3]), torch.tensor([1, 1, 0])
+    s, r, offsets = torch.tensor([3, 0, 3]), torch.tensor([1, 1, 0]), torch.tensor([0, 1, 3])
     same(Graph.from_pairs(s.to(kind), r.to(kind), 300), Graph.from_pairs(s, r, 300))
+    same(Graph.from_csr(offsets.to(kind), s.to(kind), 300), Graph.from_csr(offsets, s, 300))
+    same(Graph.complete(offsets.to(kind)), Graph.complete(offsets))
 
 
 def test_edge_index_has_a_direction() -> None:
@@ -230,6 +238,14 @@ def indices(*values: float, dtype: torch.dtype = torch.long) -> Tensor:
         (
             lambda: Graph.undirected(indices(0), indices(0, 1), 5),
             "senders and receivers must be as many, but are 1 and 2",
+        ),
+        (
+            lambda: Graph.from_pairs(indices(0), torch.tensor([2**63 + 5], dtype=torch.uint64), 2),
+            "receivers must be less than 2**63, but receivers[0] is 9223372036854775813",
+        ),
+        (
+            lambda: Graph.from_pairs(indices(0), indices(5, dtype=torch.uint16), 2),
+            "receivers must be 0 to 1, but receivers[0] is 5",
         ),
         (lambda: Graph.complete([2, -1]), "sizes must not be negative, but sizes[1] is -1"),
         (lambda: Graph.batch([]), "graphs must hold at least one graph, but is empty"),

@@ -59,6 +59,10 @@ def test_implicit_filter_as_specified_by_default() -> None:
     assert not {"features", "rates"} & set(filter.state_dict())
 
 
+def test_a_whole_number_is_an_omega() -> None:
+    assert torch.equal(ImplicitFilter(4, 16, omega=1).omega, torch.ones(128))
+
+
 @pytest.mark.parametrize("kind", [ExplicitFilter, ImplicitFilter])
 def test_filters_of_shorter_sequences(kind: Callable[..., torch.nn.Module]) -> None:
     one, two = kind(3, 10), kind(3, 10, two_sided=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -87,7 +88,10 @@ def test_no_points() -> None:
     [
         (torch.zeros(3, 4), {}, "positions must be (N, 1), (N, 2) or (N, 3), but has shape (3, 4)"),
         (torch.tensor([[0.0], [torch.nan]]), {}, "positions must be finite, but row 1 is not"),
-        (torch.zeros(3, 3), {"radius": -1.0}, "radius must be positive, but is -1.0"),
+        (torch.zeros(3, 3), {"radius": -1.0}, "radius must be positive and finite, but is -1.0"),
+        (torch.zeros(3, 3), {"radius": 0}, "radius must be positive and finite, but is 0"),
+        (torch.zeros(3, 3), {"radius": math.inf}, "radius must be positive and finite, but is inf"),
+        (torch.zeros(3, 3), {"radius": math.nan}, "radius must be positive and finite, but is nan"),
         (
             torch.zeros(3, 3),
             {"sizes": [2, 2]},
@@ -97,6 +101,22 @@ def test_no_points() -> None:
             torch.zeros(3, 2),
             {"cell": torch.eye(2)},
             "cell must have shape (3, 3), beside positions (N, 3), but has (2, 2) beside (3, 2)",
+        ),
+        (torch.zeros(3, 3), {"cell": [[1.0] * 3] * 3}, "cell must be a tensor (3, 3), but is a list"),
+        (
+            torch.zeros(3, 3),
+            {"cell": torch.tensor([1, 2, math.nan]).diag()},
+            "cell must be finite, but is [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, nan]]",
+        ),
+        (
+            torch.zeros(3, 3),
+            {"cell": torch.tensor([1, 2, math.inf]).diag()},
+            "cell must be finite, but is [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, inf]]",
+        ),
+        (
+            torch.zeros(3, 3),
+            {"cell": torch.tensor([[1.0, 2, 3], [2, 4, 6], [0, 0, 1]])},
+            "cell must have independent rows, but is [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [0.0, 0.0, 1.0]]",
         ),
     ],
 )

@@ -149,6 +149,11 @@ def test_orchid_block_learns() -> None:
         ),
         (lambda: Orchid(4, 8)(torch.randn(8, 4)), "Orchid: x must be (B, L, D), but has shape (8, 4)"),
         (
+            lambda: HyenaOperator(4, 8, mode="bidirectional"),
+            "HyenaOperator: mode must be causal, but is bidirectional",
+        ),
+        (lambda: HyenaOperator(4, 8, layout="bdl"), "HyenaOperator: layout must be bld, but is bdl"),
+        (
             lambda: HyenaOperator(4, 8).decoder(2)(torch.randn(1, 1, 4)),
             "HyenaDecoder: x must have shape (2, T, D), but has shape (1, 1, 4)",
         ),

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from equiconv import fibre_invariants, geometry, pair_invariants
+from equiconv.reference.pair_invariants import fibre_invariants as fibre_reference
 from equiconv.reference.pair_invariants import pair_invariants as reference
 
 PAIRS = 6
@@ -166,6 +167,34 @@ def test_bundle_is_a_cloud_at_every_orientation() -> None:
     torch.testing.assert_close(by_graph, pair_invariants(r, grid))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_are_rounded_once_where_there_are_no_kernels(dtype: torch.dtype) -> None:
+    def of(given: dict[str, Any], kind: torch.dtype) -> dict[str, Any]:
+        return {k: v.to(kind) if isinstance(v, Tensor) and k != "batch" else v for k, v in given.items()}
+
+    r, grid = rel(3), unit(4, 3)
+    cases: list[dict[str, Any]] = [
+        {"rel": r, "grid": grid, "full": True},
+        {"rel": r, "grid": grid[None].expand(2, -1, -1), "batch": two_graphs()},
+        {"rel": r, "grid": frames(4, 3)},
+        {"rel": torch.randn(PAIRS, 4)},
+        {"rel": r, "extra": torch.rand(PAIRS, 9)},
+    ]
+    for given in cases:
+        half = of({**given, "degree": 3}, dtype)
+        expected = reference(**of(half, torch.float32)).to(dtype)
+        contract.assert_same_bits([pair_invariants(**half)], [expected])
+    half = grid.to(dtype)
+    for of_grid, given in (
+        (fibre_invariants(half, degree=3), fibre_reference(half.float(), degree=3)),
+        (
+            torch.func.vmap(lambda g: pair_invariants(r.to(dtype), g, degree=3))(half[None])[0],
+            reference(r.to(dtype).float(), half.float(), degree=3),
+        ),
+    ):
+        contract.assert_same_bits([of_grid], [given.to(dtype)])
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 def test_fibre_invariants(dim: int) -> None:
     grid, group = unit(4, dim), frames(4, dim)
@@ -277,7 +306,9 @@ SAMPLES = (
 )
 
 CONTRACT_REFUSALS = (
-    Refusal("pair_invariants: rel must be (E, n), but has shape (3,)", {"rel": lambda rel: rel[0]}),
+    Refusal(
+        "pair_invariants: rel must be (E, n), n at least 1, but has shape (3,)", {"rel": lambda rel: rel[0]}
+    ),
     Refusal(
         "pair_invariants: rel must be float32, float64, bfloat16 or float16, but is int64",
         {"rel": lambda rel: rel.long()},
@@ -384,7 +415,9 @@ class TestContract(contract.Contract):
 
     def test_activation_checkpointing(self, tiny: Sample, device: str) -> None:
         if "grid" in tiny.tensors:
-            pytest.skip("a grid's gradient is made by torch.func, which PyTorch does not allow in a checkpoint")
+            pytest.skip(
+                "a grid's gradient is made by torch.func, which PyTorch does not allow in a checkpoint"
+            )
         super().test_activation_checkpointing(tiny, device)
 
 
@@ -397,7 +430,8 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
         {"rel": torch.zeros(6, 3, dtype=torch.int64)},
         "rel must be float32, float64, bfloat16 or float16, but is int64",
     ),
-    ({"rel": torch.zeros(6)}, "rel must be (E, n), but has shape (6,)"),
+    ({"rel": torch.zeros(6)}, "rel must be (E, n), n at least 1, but has shape (6,)"),
+    ({"rel": torch.zeros(6, 0)}, "rel must be (E, n), n at least 1, but has shape (6, 0)"),
     (
         {**GOOD, "grid": torch.zeros(4, 3).double()},
         "grid must have the dtype of rel, float32, but has float64",
@@ -452,9 +486,17 @@ def test_refuses(given: dict[str, Any], sentence: str) -> None:
     assert str(error.value) == f"pair_invariants: {sentence}"
 
 
-def test_fibre_refuses() -> None:
+@pytest.mark.parametrize("shape", [(4, 4), (4, 2, 3), (4, 3, 2), (4,), (4, 3, 3, 3)])
+def test_fibre_refuses(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"^fibre_invariants: ") as error:
-        fibre_invariants(torch.zeros(4, 4))
+        fibre_invariants(torch.zeros(shape))
     assert str(error.value) == (
-        "fibre_invariants: grid must be (O, n) or (O, n, n) with n = 2 or 3, but has shape (4, 4)"
+        f"fibre_invariants: grid must be (O, n) or (O, n, n) with n = 2 or 3, but has shape {shape}"
     )
+
+
+@pytest.mark.parametrize("kind", ["int64", "complex64"])
+def test_fibre_refuses_dtypes(kind: str) -> None:
+    sentence = f"^fibre_invariants: grid must be float32, float64, bfloat16 or float16, but is {kind}$"
+    with pytest.raises(ValueError, match=sentence):
+        fibre_invariants(torch.zeros(4, 3, dtype=getattr(torch, kind)))

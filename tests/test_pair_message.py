@@ -362,6 +362,19 @@ def test_export_with_the_graph_as_an_argument() -> None:
     contract.assert_same_bits([program.module()(*other)], [pair_message(*other)])
 
 
+def test_an_edge_index_is_no_graph() -> None:
+    sentence = "graph must be a Graph, as Graph.from_edge_index makes of an edge_index, but is a Tensor$"
+    for antipode in (None, torch.zeros(1, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=f"^pair_message: {sentence}"):
+            pair_message(
+                torch.randn(4, 3),
+                torch.randn(5, 2),
+                torch.randn(2, 3),
+                torch.zeros(2, 5, dtype=torch.int64),  # type: ignore[arg-type]
+                antipode,
+            )
+
+
 def test_a_graph_on_another_device() -> None:
     graph = random_graph(4, 3, 5).to("meta")
     with pytest.raises(ValueError, match=r"graph must be on the device of x, cpu, but is on meta$"):

@@ -277,10 +277,15 @@ def test_networks_in_the_place_of_a_basis(shared: bool, window: bool) -> None:
         ([1, 1], "antipode must lead back to where it comes from, but leads from 0 to 1 to 1"),
     ],
 )
-def test_refuses_what_is_no_involution(antipode: list[int], sentence: str) -> None:
+@pytest.mark.parametrize("kind", ["separate", "dense", "network"])
+def test_refuses_what_is_no_involution(antipode: list[int], sentence: str, kind: str) -> None:
     graph = Graph.undirected(torch.tensor([0, 1]), torch.tensor([1, 2]), 3)
+    network = BasisNetwork(double(2, 2, 3), *map(double, (6, 6, 5, 5)))
+    network = network._replace(first_weight=double(6, 3), second_weight=double(5, 6))
+    basis: Any = network if kind == "network" else double(2, 2, 5)
+    weight = double(5, 4, 3) if kind == "dense" else double(5, 4)
     with pytest.raises(ValueError, match=r"^pair_message: ") as error:
-        pair_message(double(3, 2, 4), double(2, 2, 5), double(5, 4), graph, torch.tensor(antipode))
+        pair_message(double(3, 2, 4), basis, weight, graph, torch.tensor(antipode))
     assert str(error.value) == f"pair_message: {sentence}"
 
 

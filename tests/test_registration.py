@@ -55,6 +55,26 @@ CASES: dict[str, tuple[Callable[..., Tensor], Sequence[tuple[int, ...]]]] = {
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_a_batch_of_gradients(name: str, create_graph: bool) -> None:
+    function, shapes = CASES[name]
+    torch.manual_seed(0)
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    out = function(*inputs)
+    batch = torch.randn(3, *out.shape, dtype=torch.float64)
+    options: dict[str, Any] = {"retain_graph": True, "create_graph": create_graph}
+    together = torch.autograd.grad(out, inputs, batch, is_grads_batched=True, **options)
+    each = [torch.autograd.grad(out, inputs, grad, **options) for grad in batch]
+    for one, many in zip(together, zip(*each, strict=True), strict=True):
+        torch.testing.assert_close(one, torch.stack(many))
+        assert one.requires_grad == many[0].requires_grad
+    jacobian = torch.autograd.functional.jacobian
+    torch.testing.assert_close(
+        jacobian(function, tuple(inputs), vectorize=True), jacobian(function, tuple(inputs))
+    )
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("leaves", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_one_gradient_at_a_time(name: str, leaves: bool, create_graph: bool) -> None:

@@ -245,6 +245,13 @@ def test_layer_refuses() -> None:
         ShortConv(4, 17)
     with pytest.raises(ValueError, match=r"^ShortConv: conv must have as many groups as channels, stride 1"):
         ShortConv.from_conv1d(torch.nn.Conv1d(4, 4, 3))
+    for options, sentence in (
+        ({"activation": "swish"}, "activation must be silu, gelu or None, but is swish"),
+        ({"mode": "foo"}, "mode must be causal, centered, circular or circular_centered, but is foo"),
+        ({"layout": "dbl"}, "layout must be bdl or bld, but is dbl"),
+    ):
+        with pytest.raises(ValueError, match=f"^ShortConv: {sentence}$"):
+            ShortConv(4, 3, **options)
 
 
 @pytest.mark.parametrize("mode", ["circular", "circular_centered"])

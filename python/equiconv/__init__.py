@@ -42,7 +42,7 @@ def build_info() -> dict[str, Any]:
     return {**_C.build_info, "torch": torch.__version__, "cuda_loaded": _cuda_loaded}
 
 
-from . import drop_in, geometry, nn  # noqa: E402
+from . import drop_in, geometry, nn, reference  # noqa: E402
 from .graph import Graph  # noqa: E402
 from .ops.conditioned_conv import conditioned_conv  # noqa: E402
 from .ops.fft_conv import fft_conv  # noqa: E402  the ops wrap what the libraries registered
@@ -74,6 +74,7 @@ __all__ = [
     "pair_invariants",
     "pair_message",
     "pair_moments",
+    "reference",
     "short_conv",
     "short_conv_gated",
     "short_conv_state",

@@ -1,6 +1,7 @@
 """The interfaces of other libraries' long convolutions, computed by :func:`equiconv.fft_conv`.
 
-docs/drop-in.md tells what maps to what.
+docs/drop-in.md tells what maps to what. As the originals, they keep the dtypes that are given, under autocast
+too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from .ops.check import FLOATING, HALF, check_floating, one_of, require, text
 from .ops.fft_conv import fft_conv
+from .ops.pair_basis import no_autocast
 
 __all__ = ["FlashFFTConv", "fftconv", "fftconv_ref"]
 
@@ -65,7 +67,8 @@ class FlashFFTConv(nn.Module):
             lambda: f"{op}: u must have at most seqlen positions, {self.seqlen}, but has {u.shape[-1]}",
         )
         filter, mode = _taps(k, None, u.shape[-1], self.seqlen)
-        return fft_conv(u, filter, pre_gate=pregate, post_gate=postgate, mode=mode)
+        with no_autocast(u):
+            return fft_conv(u, filter, pre_gate=pregate, post_gate=postgate, mode=mode)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         """Nothing: tables that a checkpoint has are left where they are."""
@@ -109,12 +112,13 @@ def fftconv_ref(
     # Computed in the dtype of k; fft_conv does so by itself where nothing follows before the rounding.
     alone = not gelu and dropout_mask is None and D.dim() == 1 and u.dim() == 3
     x = u if alone and u.dtype in HALF and k.dtype == torch.float32 else u.to(k.dtype)
-    if u.dim() == 3 and D.dim() == 1:
-        out = fft_conv(x, filter, skip=D.to(k.dtype), mode=mode)
-    else:
-        rows = x if u.dim() == 3 else x.movedim(-3, -2)  # (…, X, H, L)
-        y = fft_conv(rows.reshape(-1, *rows.shape[-2:]), filter, mode=mode).view(rows.shape)
-        out = (y if u.dim() == 3 else y.movedim(-2, -3)) + x * D.unsqueeze(-1)
+    with no_autocast(u):
+        if u.dim() == 3 and D.dim() == 1:
+            out = fft_conv(x, filter, skip=D.to(k.dtype), mode=mode)
+        else:
+            rows = x if u.dim() == 3 else x.movedim(-3, -2)  # (…, X, H, L)
+            y = fft_conv(rows.reshape(-1, *rows.shape[-2:]), filter, mode=mode).view(rows.shape)
+            out = (y if u.dim() == 3 else y.movedim(-2, -3)) + x * D.unsqueeze(-1)
     if gelu:
         out = F.gelu(out)
     if dropout_mask is not None:

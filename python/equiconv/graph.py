@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import _register_namedtuple  # torch.export has a public one for dataclasses only
 
 from .ops.check import require, text
 
@@ -110,8 +111,8 @@ class Graph:
             ValueError: a sentence that names the first entry out of range, or what else is wrong.
         """
         senders_count, receivers_count = _counts(num_points, num_senders, num_receivers)
-        _check_indices("senders", senders, senders_count, "senders")
-        _check_indices("receivers", receivers, receivers_count, "receivers")
+        senders = _indices("senders", senders, senders_count, "senders")
+        receivers = _indices("receivers", receivers, receivers_count, "receivers")
         require(
             senders.shape == receivers.shape,
             lambda: (
@@ -126,7 +127,7 @@ class Graph:
                 f"{receivers.device}"
             ),
         )
-        return cls._build(senders.long(), receivers.long(), senders_count, receivers_count)
+        return cls._build(senders, receivers, senders_count, receivers_count)
 
     @classmethod
     def from_csr(cls, offsets: Tensor, senders: Tensor, num_senders: int | None = None) -> Graph:
@@ -137,13 +138,11 @@ class Graph:
             senders: (E,), of any integer type, in any order within a group.
             num_senders: absent: as many as receivers, R.
         """
-        _check_integers("offsets", offsets)
-        _check_integers("senders", senders)
+        ends, senders = _integers("offsets", offsets), _integers("senders", senders)
         require(
             offsets.shape[0] > 0,
             lambda: "Graph: offsets must have an entry more than there are receivers, but is empty",
         )
-        ends = offsets.long()
         wrong = ends.diff(prepend=ends.new_zeros(1)) < 0
         if bool(wrong.any()):
             i = _first(wrong)
@@ -237,11 +236,10 @@ class Graph:
         counts = torch.as_tensor(sizes, device=device)
         if not counts.numel():
             counts = counts.long()
-        _check_integers("sizes", counts)
+        counts = _integers("sizes", counts)
         if counts.numel() and int(counts.min()) < 0:
             i = _first(counts < 0)
             raise ValueError(f"Graph: sizes must not be negative, but sizes[{i}] is {int(counts[i])}")
-        counts = counts.long()
         first = counts.cumsum(0) - counts  # of each cloud's points
         cloud = torch.repeat_interleave(counts)  # of each receiver
         degree = counts[cloud]
@@ -331,6 +329,8 @@ class Graph:
 
 
 torch.export.register_dataclass(Graph, serialized_type_name="equiconv.Graph")
+_register_namedtuple(Csr, serialized_type_name="equiconv.Csr")
+torch.serialization.add_safe_globals([Graph, Csr])  # tensors and nothing else
 
 
 # ---- construction ------------------------------------------------------------------------------------------
@@ -377,19 +377,26 @@ def _check_count(what: str, count: int) -> None:
     )
 
 
-def _check_integers(name: str, index: Tensor) -> None:
-    whole = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
-    require(whole, lambda: f"Graph: {name} must be of an integer type, but is {text(index.dtype)}")
+def _integers(name: str, index: Tensor) -> Tensor:
+    """As int64."""
+    fits = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
+    require(fits, lambda: f"Graph: {name} must be of an integer type, but is {text(index.dtype)}")
     require(index.dim() == 1, lambda: f"Graph: {name} must have one axis, but has shape {tuple(index.shape)}")
+    whole = index.long()
+    if index.dtype == torch.uint64 and bool((whole < 0).any()):
+        i = _first(whole < 0)
+        raise ValueError(f"Graph: {name} must be less than 2**63, but {name}[{i}] is {int(whole[i]) + 2**64}")
+    return whole
 
 
-def _check_indices(name: str, index: Tensor, count: int, points: str) -> None:
-    _check_integers(name, index)
-    wrong = (index < 0) | (index >= count) if count <= torch.iinfo(index.dtype).max else index < 0
+def _indices(name: str, index: Tensor, count: int, points: str) -> Tensor:
+    index = _integers(name, index)
+    wrong = (index < 0) | (index >= count)
     if bool(wrong.any()):
         i = _first(wrong)
         rule = f"0 to {count - 1}" if count else f"empty where there are no {points}"
         raise ValueError(f"Graph: {name} must be {rule}, but {name}[{i}] is {int(index[i])}")
+    return index
 
 
 def _first(wrong: Tensor) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,9 +25,9 @@ def within_radius(
 
     Args:
         positions: (N, n), n at most 3.
-        radius: in the unit of the positions.
-        cell: (3, 3), the vectors of a periodic cell as rows; n must be 3. Absent: nothing is periodic. A
-            point and its own image may be a pair.
+        radius: in the unit of the positions, finite.
+        cell: (3, 3), the vectors of a periodic cell as rows, which span space; n must be 3. Absent: nothing
+            is periodic. A point and its own image may be a pair.
         sizes: (clouds,), how many points each cloud has: the clouds follow one another and do not meet.
             Absent: one cloud. All have the one cell.
         undirected: whether pairs stand as :meth:`Graph.undirected` has them, each in one direction and then
@@ -51,8 +53,12 @@ def within_radius(
         positions.dim() == 2 and 1 <= positions.shape[1] <= 3,
         lambda: f"{_OP}: positions must be (N, 1), (N, 2) or (N, 3), but has shape {tuple(positions.shape)}",
     )
-    require(radius > 0, lambda: f"{_OP}: radius must be positive, but is {radius}")
+    require(0 < radius < math.inf, lambda: f"{_OP}: radius must be positive and finite, but is {radius}")
     points, space = positions.shape
+    require(
+        cell is None or isinstance(cell, Tensor),
+        lambda: f"{_OP}: cell must be a tensor (3, 3), but is a {type(cell).__name__}",
+    )
     require(
         cell is None or (tuple(cell.shape) == (3, 3) and space == 3),
         lambda: (
@@ -68,9 +74,15 @@ def within_radius(
     finite = bool(positions.isfinite().all())
     require(finite, lambda: f"{_OP}: positions must be finite, but row {_first_bad(positions)} is not")
 
+    box = torch.zeros(3, 3, dtype=torch.float64) if cell is None else cell.detach().to("cpu", torch.float64)
+    # vesin divides by the cell's volume, in whole numbers, and would end the process.
+    finite = bool(box.isfinite().all())
+    require(finite, lambda: f"{_OP}: cell must be finite, but is {box.tolist()}")
+    spans = cell is None or int(torch.linalg.matrix_rank(box)) == 3
+    require(spans, lambda: f"{_OP}: cell must have independent rows, but is {box.tolist()}")
+
     flat = positions.detach().to("cpu", torch.float64)
     flat = torch.nn.functional.pad(flat, (0, 3 - space))
-    box = torch.zeros(3, 3, dtype=torch.float64) if cell is None else cell.detach().to("cpu", torch.float64)
     neighbours = NeighborList(cutoff=float(radius), full_list=not undirected, sorted=True)
     receivers, senders, images = [torch.zeros(0, dtype=torch.long)], [torch.zeros(0, dtype=torch.long)], []
     first = 0

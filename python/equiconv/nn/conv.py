@@ -109,7 +109,10 @@ class FiberBundleConv(Calibrated):
             if self.to_be_calibrated:
                 self.calibrate((self.kernel, x, out))
         else:
-            assert fibre_basis is not None
+            if fibre_basis is None:
+                raise ValueError(
+                    "FiberBundleConv: fibre_basis must be given where separable is True, but is absent"
+                )
             y = pair_message(x, basis, self.kernel.weight.T, graph, antipode)
             out = fibre_conv(y, fibre_basis, _weight(self.fiber_kernel, self.shape))
             if self.to_be_calibrated:

@@ -34,7 +34,9 @@ class ConvNext(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.linear_1 = nn.Linear(channels, widening_factor * channels)
         self.linear_2 = nn.Linear(widening_factor * channels, channels)
-        self.layer_scale = None if layer_scale is None else nn.Parameter(torch.full((channels,), layer_scale))
+        self.layer_scale = (
+            None if layer_scale is None else nn.Parameter(torch.full((channels,), float(layer_scale)))
+        )
 
     def forward(self, x: Tensor, *given: object) -> Tensor:
         """x: (N, O, C) or (N, C); `given`: what else `conv` takes. Returns the shape of x."""

@@ -104,7 +104,7 @@ class ImplicitFilter(nn.Module):
         self.input = nn.Linear(emb_dim, order)
         self.inner = nn.ModuleList(nn.Linear(order, order) for _ in range(num_inner))
         self.output = nn.Linear(order, 2 * channels if two_sided else channels, bias=False)
-        self.omega = nn.Parameter(torch.full((order,), omega))
+        self.omega = nn.Parameter(torch.full((order,), float(omega)))
 
     def forward(self, length: int) -> Tensor:
         """(D, length), or two-sided (D, 2 length - 1).

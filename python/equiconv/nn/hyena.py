@@ -24,7 +24,7 @@ class HyenaOperator(nn.Module):
         channels: D.
         max_length: the longest sequence; needed where the module has a filter.
         width: W, taps of the short convolution.
-        filter, options: as of :class:`LongConv`.
+        filter, options: as of :class:`LongConv`, but for its mode, which is "causal", and its layout, "bld".
 
     Poli et al., Hyena Hierarchy, ICML 2023, arXiv:2302.10866.
     """
@@ -39,6 +39,13 @@ class HyenaOperator(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        for name, only in (("mode", "causal"), ("layout", "bld")):
+            require(
+                options.get(name, only) == only,
+                lambda name=name, only=only: (  # type: ignore[misc]
+                    f"HyenaOperator: {name} must be {only}, but is {options[name]}"
+                ),
+            )
         self.in_linear = nn.Linear(channels, 3 * channels)
         self.short_conv = ShortConv(3 * channels, width)
         self.long_conv = LongConv(channels, max_length, filter=filter, **options)

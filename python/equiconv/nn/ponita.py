@@ -19,7 +19,7 @@ from ..geometry import (
     repulsion_sphere,
 )
 from ..graph import Graph
-from ..ops.check import require, text
+from ..ops.check import check_floating, require, text
 from ..ops.pair_basis import BasisNetwork
 from ..ops.pair_invariants import fibre_invariants, pair_invariants
 from .basis import FilterBasis
@@ -317,10 +317,14 @@ class Ponita(nn.Module):
                     isinstance(want, str) or size == want
                     for size, want in zip(tensor.shape, shape, strict=True)
                 )
-                wanted = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
-                require(
-                    fits, lambda: f"{_MODEL}: {name} must have shape {wanted}, but has {tuple(tensor.shape)}"
-                )
+
+                def sentence() -> (
+                    str
+                ):  # only then: sizes may be symbols, which a compiled program cannot write
+                    wanted = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+                    return f"{_MODEL}: {name} must have shape {wanted}, but has {tuple(tensor.shape)}"
+
+                require(fits, sentence)
 
         shaped("pos", pos, "N", self.dim)
         points = len(pos)
@@ -333,6 +337,13 @@ class Ponita(nn.Module):
                 lambda: f"{_MODEL}: graph must be a Graph where lift_graph is False, but is an EdgeCloud",
             )
         else:
+            require(
+                isinstance(graph, Graph),
+                lambda: (
+                    f"{_MODEL}: graph must be a Graph, as Graph.from_edge_index makes of an edge_index, but "
+                    f"is a {type(graph).__name__}"
+                ),
+            )
             sides = graph.num_senders, graph.num_receivers
             require(
                 sides == (points, points),
@@ -427,6 +438,7 @@ def _grid(grid: Tensor | None, count: int, dim: int) -> Tensor:
             f"{_MODEL}: grid must have shape ({count}, {dim}), num_ori and dim, but has {tuple(grid.shape)}"
         ),
     )
+    check_floating(_MODEL, "grid", grid)
     return grid.clone()
 
 

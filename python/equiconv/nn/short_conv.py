@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..ops.check import require
+from ..ops.check import LAYOUTS, number_of, one_of, require
 from ..ops.short_conv import short_conv
+from ..ops.short_conv_checks import ACTIVATIONS, SHORT_MODES
 
 __all__ = ["ShortConv"]
 
@@ -38,6 +39,12 @@ class ShortConv(nn.Module):
     ) -> None:
         super().__init__()
         require(1 <= width <= 16, lambda: f"ShortConv: width must be 1 to 16, but is {width}")
+        require(
+            activation is None or activation in ACTIVATIONS,
+            lambda: f"ShortConv: activation must be {one_of([*ACTIVATIONS, 'None'])}, but is {activation}",
+        )
+        require(mode in SHORT_MODES, lambda: f"ShortConv: mode must be {one_of(SHORT_MODES)}, but is {mode}")
+        number_of("ShortConv", "layout", layout, LAYOUTS)
         self.activation, self.mode, self.layout = activation, mode, layout
         bound = width**-0.5
         self.filter = nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound))

@@ -59,9 +59,9 @@ def check_device(op: str, name: str, tensor: Tensor, x: Tensor, *, of: str = "x"
 
 
 def refuse_elsewhere(op: str, tensors: Mapping[str, MaybeTensor]) -> NoReturn:
-    """Say why no kernel takes these tensors, x or rel among them: another device, or no plain strided
+    """Say why no kernel takes these tensors, x, rel or z among them: another device, or no plain strided
     tensor."""
-    main = "x" if "x" in tensors else "rel"
+    (main,) = {"x", "rel", "z"} & tensors.keys()
     x = tensors[main]
     assert x is not None
     has = torch._C._dispatch_has_kernel_for_dispatch_key
@@ -75,7 +75,8 @@ def refuse_elsewhere(op: str, tensors: Mapping[str, MaybeTensor]) -> NoReturn:
     for name, tensor in tensors.items():
         if tensor is not None:
             check_device(op, name, tensor, x, of=main)
-            kind = "quantized" if tensor.is_quantized else text(tensor.layout)
+            kind = text(tensor.layout)
+            kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else kind
             if kind != "strided":
                 raise ValueError(f"{op}: {name} must be strided, but is {kind}")
     raise ValueError(f"{op}: {main} must be an ordinary tensor, but is {type(x).__name__}")

@@ -101,6 +101,11 @@ _OP = "fft_conv_packed"
 
 def _bounds(cu_seqlens: Tensor | Sequence[int], x: Tensor, total: int) -> list[int]:
     bounds = _read(cu_seqlens, x) if isinstance(cu_seqlens, Tensor) else list(cu_seqlens)
+    for bound in bounds:
+        require(
+            not isinstance(bound, float),
+            lambda bound=bound: f"{_OP}: cu_seqlens must hold whole numbers, but has {bound}",  # type: ignore[misc]
+        )
     require(len(bounds) >= 1, lambda: f"{_OP}: cu_seqlens must have at least one entry, but has none")
     require(bounds[0] == 0, lambda: f"{_OP}: cu_seqlens must begin with 0, but begins with {bounds[0]}")
     for before, after in itertools.pairwise(bounds):

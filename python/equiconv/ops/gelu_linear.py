@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .check import MaybeTensor
 from .pair_basis import autocasts, gradients, takes_whole_tensors
-from .registration import needed
+from .registration import differentiated, needed
 
 __all__ = ["gelu_linear"]
 
@@ -43,7 +43,7 @@ class _GeluLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[MaybeTensor, ...]:
         inputs = ctx.saved_tensors  # once: to ask for them may be to compute them again
         needs = needed(ctx, inputs)
-        if torch.is_grad_enabled():  # it will be differentiated
+        if differentiated(grad_out):
             return gradients(_plain, inputs, needs, grad_out)
         x, weight, _ = inputs
         rows = grad_out.flatten(0, -2)

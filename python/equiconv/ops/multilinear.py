@@ -277,7 +277,7 @@ class MultilinearOp(ClosedOp):
     # ---- vmap ----------------------------------------------------------------------------------------
 
     def _vmap_forward(self, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
-        if self.channel_axes is None:
+        if self.channel_axes is None or info.batch_size == 0:
             return super()._vmap_forward(info, in_dims, *args)
         tensors, rest = args[: self.count], args[self.count :]
         axes = self.channel_axes(*rest)
@@ -288,7 +288,7 @@ class MultilinearOp(ClosedOp):
         self, info: Any, in_dims: tuple[int | None, ...], *args: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
         n = self.count
-        if self.channel_axes is None:
+        if self.channel_axes is None or info.batch_size == 0:
             return super()._vmap_backward(info, in_dims, *args)
         tensors, rest, needs = args[: 1 + n], args[1 + n : -n], args[-n:]
         axes = self.channel_axes(*rest)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._pytree import _register_namedtuple
 
 from ..reference import pair_basis as reference
 from .check import MaybeTensor, require, text
-from .registration import needed, under_autocast
+from .registration import differentiated, needed, under_autocast
 
 __all__ = ["BasisNetwork", "pair_basis"]
 
@@ -46,6 +47,10 @@ class BasisNetwork(NamedTuple):
         if not autocasts(self.features):
             return self
         return self._replace(**{name: under_autocast(tensor) for name, tensor in self._asdict().items()})
+
+
+_register_namedtuple(BasisNetwork, serialized_type_name="equiconv.BasisNetwork")
+torch.serialization.add_safe_globals([BasisNetwork])  # tensors and nothing else
 
 
 def pair_basis(
@@ -111,8 +116,8 @@ def check_network(op: str, network: BasisNetwork) -> None:
         fits = tensor.dim() == len(shape) and all(
             isinstance(want, str) or have == want for have, want in zip(tensor.shape, shape, strict=True)
         )
-        written = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
         if not fits:
+            written = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
             raise ValueError(f"{op}: {name} must have shape {written}, but has {tuple(tensor.shape)}")
         if tensor.dtype != features.dtype:
             raise ValueError(
@@ -217,7 +222,7 @@ class _PairBasis(torch.autograd.Function):
     def backward(ctx: Any, grad_basis: Tensor) -> tuple[MaybeTensor, ...]:
         saved = ctx.saved_tensors  # once: to ask for them may be to compute them again
         network, needs = BasisNetwork(*saved), needed(ctx, saved)
-        if torch.is_grad_enabled():  # it will be differentiated
+        if differentiated(grad_basis):
             return gradients(reference.pair_basis, network, needs, grad_basis)
         tiled = Tiled(network, needs)
         for pairs in _tiles(network):
@@ -235,11 +240,14 @@ def gradients(
     needs: Sequence[bool],
     grad_out: Tensor,
 ) -> tuple[MaybeTensor, ...]:
-    """The gradients of function(*inputs) that are needed, to be differentiated again."""
-    # Aliases, because one input may have been made of another, and partial derivatives are wanted.
-    aliases = [None if t is None else t.view_as(t) for t in inputs]
-    wanted = [t for t, need in zip(aliases, needs, strict=True) if need and t is not None]
-    grads = iter(torch.autograd.grad(function(*aliases), wanted, grad_out, create_graph=True))
+    """The gradients of function(*inputs) that are needed; in grad mode, to be differentiated again."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Aliases, because one input may have been made of another, and partial derivatives are wanted.
+        aliases = [None if t is None else t.view_as(t) for t in inputs]
+        wanted = [t for t, need in zip(aliases, needs, strict=True) if need and t is not None]
+        out = function(*aliases)
+    grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=again))
     return tuple(
         next(grads) if need and t is not None else None for t, need in zip(aliases, needs, strict=True)
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..reference import pair_invariants as reference
 from . import registration
-from .check import MaybeTensor, check_floating, check_kind, one_of, require, text
+from .check import MaybeTensor, check_floating, check_kind, one_of, refuse_elsewhere, require, text
 from .multilinear import ClosedOp, Tensors
 
 __all__ = ["fibre_invariants", "pair_invariants"]
@@ -94,25 +94,15 @@ def pair_invariants(
     if batch is None and not (full or transformed) and _have_kernels(tensors, complete, degree):
         out: Tensor = torch.ops.equiconv.pair_invariants(*tensors, complete, smooth, degree)
         return out
-    return reference.pair_invariants(
-        rel,
-        grid,
-        batch=batch,
-        receiver=receiver,
-        sender=sender,
-        full=full,
-        complete=complete,
-        smooth=smooth,
-        extra=extra,
-        degree=degree,
-    )
+    return _reference(tensors, (complete, smooth, degree), batch=batch, full=full)
 
 
 def fibre_invariants(grid: Tensor, *, complete: bool = False, degree: int = 1) -> Tensor:
     """The attributes of :func:`pair_invariants` that are of orientations alone, for each two of a grid.
 
     Args:
-        grid: (O, n) unit vectors or (O, n, n) rotations, n = 2 or 3.
+        grid: (O, n) unit vectors or (O, n, n) rotations, n = 2 or 3. float32, float64, bfloat16 or float16;
+            half types are computed in float32 and rounded once.
         complete: in R²×S¹ the sine too, which tells left from right.
         degree: of the polynomials in them.
 
@@ -124,12 +114,14 @@ def fibre_invariants(grid: Tensor, *, complete: bool = False, degree: int = 1) -
         ValueError: an argument breaks one of the rules above; the sentence names it and its value.
     """
     op = "fibre_invariants"
+    check_floating(op, "grid", grid)
     require(
-        grid.dim() in (2, 3) and all(size in (2, 3) for size in set(grid.shape[1:])),
+        grid.dim() in (2, 3) and all(size == grid.shape[1] and size in (2, 3) for size in grid.shape[1:]),
         lambda: f"{op}: grid must be (O, n) or (O, n, n) with n = 2 or 3, but has shape {tuple(grid.shape)}",
     )
     _check_degree(op, degree)
-    return reference.fibre_invariants(grid, complete=complete, degree=degree)
+    wide = grid.to(torch.promote_types(grid.dtype, torch.float32))
+    return reference.fibre_invariants(wide, complete=complete, degree=degree).to(grid.dtype)
 
 
 _OP = "pair_invariants"
@@ -146,10 +138,15 @@ def _check(
     degree: int,
 ) -> None:
     _check_degree(_OP, degree)
-    check_floating(_OP, "rel", rel)
-    require(rel.dim() == 2, lambda: f"{_OP}: rel must be (E, n), but has shape {tuple(rel.shape)}")
-    pairs, n = rel.shape
     given = {"grid": grid, "receiver": receiver, "sender": sender, "extra": extra}
+    if any(t is not None and t.is_nested for t in (rel, *given.values())):
+        refuse_elsewhere(_OP, {"rel": rel, **given})
+    check_floating(_OP, "rel", rel)
+    require(
+        rel.dim() == 2 and rel.shape[1] >= 1,
+        lambda: f"{_OP}: rel must be (E, n), n at least 1, but has shape {tuple(rel.shape)}",
+    )
+    pairs, n = rel.shape
     for name, tensor in given.items():
         if tensor is not None:
             check_kind(_OP, name, tensor, rel, of="rel")
@@ -366,20 +363,28 @@ class InvariantsOp(ClosedOp):
         return [t if need else None for t, need in zip(made, (need_out, *needs), strict=True)]
 
 
-def _reference(tensors: Tensors, rest: tuple[Any, ...]) -> Tensor:
-    rel, grid, receiver, sender, extra = tensors
+def _reference(
+    tensors: Tensors, rest: tuple[Any, ...], *, batch: MaybeTensor = None, full: bool = False
+) -> Tensor:
+    """In plain PyTorch; of half types in float32, rounded once."""
+    given = tensors[0]
+    assert given is not None
+    wide = torch.promote_types(given.dtype, torch.float32)
+    rel, grid, receiver, sender, extra = (None if t is None else t.to(wide) for t in tensors)
     complete, smooth, degree = rest
     assert rel is not None
     return reference.pair_invariants(
         rel,
         grid,
+        batch=batch,
+        full=full,
         receiver=receiver,
         sender=sender,
         complete=complete,
         smooth=smooth,
         extra=extra,
         degree=degree,
-    )
+    ).to(given.dtype)
 
 
 def _gradient_of_grid(grad_out: Tensor, tensors: Tensors, rest: tuple[Any, ...]) -> Tensor:

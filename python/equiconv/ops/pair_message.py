@@ -11,7 +11,7 @@ from ..graph import Graph
 from . import tf32 as _tf32  # noqa: F401  CUDA kernels ask it
 from .check import MaybeTensor, check_device, check_floating, check_kind, require, text
 from .multilinear import MultilinearOp
-from .pair_basis import BasisNetwork
+from .pair_basis import BasisNetwork, takes_whole_tensors
 from .pair_message_recomputed import recomputed
 
 __all__ = ["pair_message"]
@@ -71,6 +71,13 @@ def pair_message(
     Weight-Sharing in Position-Orientation Space" (2024, arXiv:2310.02970), over positions; with (E, K) a
     continuous-filter convolution (Schütt et al., SchNet, 2017, arXiv:1706.08566).
     """
+    require(
+        isinstance(graph, Graph),
+        lambda: (
+            f"{_OP}: graph must be a Graph, as Graph.from_edge_index makes of an edge_index, but is a "
+            f"{type(graph).__name__}"
+        ),
+    )
     if antipode is not None:
         one_way = graph.one_way
         if one_way is None:
@@ -97,6 +104,7 @@ def _of_both_directions(
     """A row for each pair, of a basis with one for both directions, or of what a network makes it from."""
     name, rows = ("basis", basis) if isinstance(basis, Tensor) else ("features", basis.features)
     _check_antipode(antipode, x)
+    _check_involution(antipode)
     have, want = rows.shape[0], graph.num_rows
     require(
         have == want,
@@ -130,6 +138,24 @@ def _check_antipode(antipode: Tensor, x: Tensor) -> None:
         ),
     )
     require(antipode.is_contiguous(), lambda: f"{_OP}: antipode must be contiguous, but is not")
+
+
+def _check_involution(antipode: Tensor) -> None:
+    """Of a tensor on the CPU whose entries are known: not while a program is traced."""
+    if antipode.device.type != "cpu" or type(antipode) is not Tensor or takes_whole_tensors():
+        return
+    opposite = antipode.tolist()
+    for o, other in enumerate(opposite):
+        if not 0 <= other < len(opposite):
+            raise ValueError(
+                f"{_OP}: antipode must be 0 to {len(opposite) - 1}, but antipode[{o}] is {other}"
+            )
+    for o, other in enumerate(opposite):
+        if opposite[other] != o:
+            raise ValueError(
+                f"{_OP}: antipode must lead back to where it comes from, but leads from {o} to {other} to "
+                f"{opposite[other]}"
+            )
 
 
 def _check(x: Tensor, basis: Tensor, weight: Tensor, *graph: Tensor) -> list[int]:

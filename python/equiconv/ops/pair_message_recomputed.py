@@ -27,7 +27,7 @@ from .pair_basis import (
     pairs_together,
     takes_whole_tensors,
 )
-from .registration import needed, under_autocast
+from .registration import differentiated, needed, under_autocast
 
 __all__ = ["recomputed"]
 
@@ -105,7 +105,7 @@ class _Recomputed(torch.autograd.Function):
         x, weight, *rest = saved
         network, graph = BasisNetwork(*rest), ctx.graph
         needs = needed(ctx, saved)
-        if torch.is_grad_enabled():  # it will be differentiated
+        if differentiated(grad_out):
 
             def whole(x: Tensor, weight: Tensor, *network: Any) -> Tensor:
                 return _whole(x, weight, graph, BasisNetwork(*network))

@@ -18,6 +18,7 @@ from .check import MaybeTensor, refuse_elsewhere
 TensorOrNone = TypeVar("TensorOrNone", Tensor, Tensor | None)
 
 _library = torch.library.Library("equiconv", "FRAGMENT")  # type: ignore[no-untyped-call]
+_NESTED = ("AutogradNestedTensor", "NestedTensorCPU", "NestedTensorCUDA")  # which the composite kernel is not
 _AUTOCAST = (torch._C.DispatchKey.AutocastCPU, torch._C.DispatchKey.AutocastCUDA)
 
 
@@ -30,13 +31,14 @@ def register(
     autograd: Callable[..., Any],
     vmap: Callable[..., Any],
 ) -> None:
-    """name: what a refusal calls the op. arguments: the names of its tensors, x or rel among them."""
+    """name: what a refusal calls the op. arguments: the names of its tensors, x, rel or z among them."""
     torch.library.register_fake(op.name(), fake, lib=_library)
     torch.library.register_vmap(op.name(), vmap, lib=_library)
     _library.impl(op, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
     # Wherever there is no kernel: one sentence instead of the dispatcher's page.
     elsewhere = functools.partial(_elsewhere, name, arguments)
-    _library.impl(op, elsewhere, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    for key in ("CompositeExplicitAutograd", *_NESTED):
+        _library.impl(op, elsewhere, key)  # type: ignore[no-untyped-call]
 
 
 def register_without_derivatives(op: Any, fake: Callable[..., Any]) -> None:
@@ -89,6 +91,17 @@ def _will_run(function: Any) -> bool:
         return True
 
 
+def differentiated(grad_out: Tensor) -> bool:
+    """While a Function's backward runs: whether what it does is to be made of differentiable ops on whole
+    tensors, as it will be differentiated, or is done for a batch of gradients at once (is_grads_batched)."""
+    functorch = torch._C._functorch
+    return (
+        torch.is_grad_enabled()
+        or functorch.is_legacy_batchedtensor(grad_out)
+        or functorch.is_batchedtensor(grad_out)
+    )
+
+
 def autograd_kernel(
     op: Any, differentiate: Any, instead: Callable[..., Any] | None = None
 ) -> Callable[..., Any]:
@@ -126,11 +139,24 @@ def autograd_kernel(
 
 def each_entry(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
     """For vmap, a call for each entry."""
+    if info.batch_size == 0:
+        return _no_entries(op, in_dims, *args)
     each = [op(*entry) for entry in _entries(args, in_dims, info.batch_size)]
     if isinstance(each[0], Tensor):
         return torch.stack(each), 0
     results = tuple(torch.stack(entries) for entries in zip(*each, strict=True))
     return results, (0,) * len(results)
+
+
+def _no_entries(op: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+    """Results of the right shapes, of a call with zeros: sums of no entries, so that derivatives go on."""
+    zeros = [
+        arg if dim is None else arg.sum(dim, dtype=arg.dtype) for arg, dim in zip(args, in_dims, strict=True)
+    ]
+    results = op(*zeros)
+    if isinstance(results, Tensor):
+        return results[None][:0], 0
+    return tuple(result[None][:0] for result in results), (0,) * len(results)
 
 
 def _entries(args: Sequence[Any], dims: Sequence[int | None], size: int) -> Iterator[list[Any]]:

@@ -152,6 +152,6 @@ def short_conv_state(x: Tensor, width: int, *, layout: str = "bdl") -> Tensor:
 def _form(op: str, mode: str, layout: str, filter: Tensor) -> tuple[bool, int, int]:
     """What the dispatcher ops know of mode and layout: is x periodic, how far does tap 0 look ahead."""
     require(mode in SHORT_MODES, lambda: f"{op}: mode must be {one_of(SHORT_MODES)}, but is {mode}")
-    taps = filter.shape[1] if filter.dim() == 2 else 0
+    taps = filter.shape[1] if filter.dim() == 2 and not filter.is_nested else 0
     ahead = taps // 2 if mode.endswith("centered") else 0
     return mode.startswith("circular"), ahead, number_of(op, "layout", layout, LAYOUTS)

@@ -254,7 +254,7 @@ for _op, _fake_kernel, _differentiate, _grads in (
     registration.register(
         _op,
         GATED,
-        (*_grads, "x", "filter", "bias"),
+        (*_grads, "z", "filter", "bias"),
         fake=_fake_kernel,
         autograd=registration.autograd_kernel(_op, _differentiate),
         vmap=functools.partial(registration.each_entry, _op),

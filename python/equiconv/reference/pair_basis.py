@@ -23,4 +23,4 @@ def pair_basis(
     """
     hidden = F.gelu(F.linear(features, first_weight, first_bias))
     basis = F.gelu(F.linear(hidden, second_weight, second_bias))
-    return basis if window is None else basis * window.view(-1, *[1] * (basis.dim() - 1))
+    return basis if window is None else basis * window.view(*window.shape, *[1] * (basis.dim() - 1))

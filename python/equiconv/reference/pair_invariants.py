@@ -41,7 +41,7 @@ def pair_invariants(
         if complete and rel.shape[-1] == 3 and not frames:
             columns.append(_dot(sender, rel))
     if extra is not None:
-        columns += [column.view(-1, *[1] * (rel.dim() - 2)) for column in extra.unbind(1)]
+        columns += [column.view(*column.shape, *[1] * (rel.dim() - 2)) for column in extra.unbind(1)]
     columns = list(torch.broadcast_tensors(*columns))  # type: ignore[no-untyped-call]
     return polynomial_features(torch.stack(columns, -1), degree)
 

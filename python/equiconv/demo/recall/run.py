@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...bench.cli import BadOptions
 from .. import sequence
 from ..save import save
 from ..sequence import LABELS, Runs, mean_accuracy
@@ -14,6 +15,12 @@ from .train import CONTESTANTS, Settings
 
 
 def run(settings: Settings, folder: Path) -> int:
+    for name, least, why in (
+        ("length", 4, "a key, its value, a sign and the key again"),
+        ("vocabulary", 2, "a key and a value"),
+    ):
+        if getattr(settings, name) < least:
+            raise BadOptions(f"--{name} must be at least {least}, for {why}.")
     print(
         f"Which value went with this key? {settings.length} symbols of {settings.vocabulary}, half of them "
         f"keys; {settings.layers} layers of {settings.channels} channels;\n"
