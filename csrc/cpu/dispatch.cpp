@@ -3,6 +3,7 @@
 #include "conditioned_conv.h"
 #include "fft_conv.h"
 #include "gate.h"
+#include "orchid_mix.h"
 #include "pair_invariants.h"
 #include "pair_message.h"
 #include "pair_moments.h"
@@ -28,6 +29,7 @@ namespace baseline {
 extern const FftConvKernels fft_conv;
 extern const SpectralConvKernels spectral_conv;
 extern const ConditionedConvKernels conditioned_conv;
+extern const OrchidMixKernels orchid_mix;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
 extern const ShortConvKernels short_conv;
@@ -39,6 +41,7 @@ namespace avx2 {
 extern const FftConvKernels fft_conv;
 extern const SpectralConvKernels spectral_conv;
 extern const ConditionedConvKernels conditioned_conv;
+extern const OrchidMixKernels orchid_mix;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
 extern const ShortConvKernels short_conv;
@@ -49,6 +52,7 @@ namespace avx512 {
 extern const FftConvKernels fft_conv;
 extern const SpectralConvKernels spectral_conv;
 extern const ConditionedConvKernels conditioned_conv;
+extern const OrchidMixKernels orchid_mix;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
 extern const ShortConvKernels short_conv;
@@ -72,6 +76,10 @@ const SpectralConvKernels& spectral_conv() {
 
 const ConditionedConvKernels& conditioned_conv() {
   return choose(baseline::conditioned_conv, avx2::conditioned_conv, avx512::conditioned_conv);
+}
+
+const OrchidMixKernels& orchid_mix() {
+  return choose(baseline::orchid_mix, avx2::orchid_mix, avx512::orchid_mix);
 }
 
 const PairMessageKernels& pair_message() {
