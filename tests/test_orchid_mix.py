@@ -135,7 +135,9 @@ def taps_refusals(name: str, shape: str, channels: int, most: int) -> Iterable[R
 
 def channel_refusals(name: str, channels: int) -> Iterable[Refusal]:
     yield refusal(
-        f"{name} must have shape ({channels},) beside z of shape (2, 4, 6), but has (1,)", name, lambda b: b[:1]
+        f"{name} must have shape ({channels},) beside z of shape (2, 4, 6), but has (1,)",
+        name,
+        lambda b: b[:1],
     )
     yield refusal(f"{name} must have the dtype of z, float32, but has bfloat16", name, Tensor.bfloat16)
 
@@ -286,7 +288,9 @@ LAYOUT = pytest.mark.parametrize("layout", ["bdl", "bld"])
 @LAYOUT
 @pytest.mark.parametrize("padding", ["circular", "zeros"])
 @pytest.mark.parametrize(("length", "width"), [(1, 4), (3, 16), (31, 6), (512, 3)])
-def test_is_the_ops_one_after_another(keyed: bool, layout: str, padding: str, length: int, width: int) -> None:
+def test_is_the_ops_one_after_another(
+    keyed: bool, layout: str, padding: str, length: int, width: int
+) -> None:
     """Which are what CUDA tensors take, here on a CPU; and a graph of derivatives is made of."""
     taps = (min(width, 4), width, 3)
     given = sample("", 2, 3, length, taps, 3, keyed=keyed, layout=layout, padding=padding, extras=ALL)
@@ -296,7 +300,9 @@ def test_is_the_ops_one_after_another(keyed: bool, layout: str, padding: str, le
     ops = torch.ops.equiconv
     for needs in ((True,) * 11, *([i == j for i in range(11)] for j in range(11))):
         ours = ops.orchid_mix_backward(grad_out, *args, *needs)
-        torch.testing.assert_close(ours, _composition_backward(grad_out, *args, *needs), rtol=1e-11, atol=1e-10)
+        torch.testing.assert_close(
+            ours, _composition_backward(grad_out, *args, *needs), rtol=1e-11, atol=1e-10
+        )
     torch.testing.assert_close(ops.orchid_mix(*args), _composition(*args), rtol=1e-11, atol=1e-11)
 
 

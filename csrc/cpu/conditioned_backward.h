@@ -147,11 +147,9 @@ class ConditionedBackward {
       };
       spread_.inner.ranges(size_.length, [&](std::int64_t begin, std::int64_t end) {
         if (mix_)
-          return mix_.load({{a_.x, slot.u},
-                            {a_.grad_out, slot.g},
-                            {a_.pre_gate, slot.query},
-                            {a_.post_gate, slot.key}},
-                           part(begin, end));
+          return mix_.load(
+              {{a_.x, slot.u}, {a_.grad_out, slot.g}, {a_.pre_gate, slot.query}, {a_.post_gate, slot.key}},
+              part(begin, end));
         signals_.load(a_.x, a_.pre_gate, part(begin, end), slot.u);
         signals_.load(a_.grad_out, a_.post_gate, part(begin, end), slot.g);
         signals_.load(a_.query, {}, part(begin, end), slot.query);

@@ -39,8 +39,7 @@ std::int64_t scratch(const ConditionedConv& size, const Arrays& a, int threads) 
 }
 template <template <class, class> class Kernel, class Arrays>
 void run(const ConditionedConv& size, const Arrays& a, void* scratch, int threads, cpu::Parallel parallel) {
-  with_kernel<Kernel>(size, a, nullptr, threads, parallel,
-                      [&](const auto& kernel) { kernel.run(scratch); });
+  with_kernel<Kernel>(size, a, nullptr, threads, parallel, [&](const auto& kernel) { kernel.run(scratch); });
 }
 // of orchid_mix
 template <template <class, class> class Kernel, class Arrays>

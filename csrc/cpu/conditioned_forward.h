@@ -140,8 +140,8 @@ class ConditionedForward {
     // 2. the convolution
     const auto u = [&]() -> const T* {
       if (!mix_) return signals_.row(a_.x, a_.pre_gate, at, slot.u + first);
-      mix_.multiply(made(OrchidMix::kX, x, s.made), made(OrchidMix::kPreGate, pre_gate, s.gate), s.made, count,
-                    team);
+      mix_.multiply(made(OrchidMix::kX, x, s.made), made(OrchidMix::kPreGate, pre_gate, s.gate), s.made,
+                    count, team);
       return s.made;
     };
     dft_.forward(u(), pitch, count, s.z, s.other, team);

@@ -1,4 +1,5 @@
-// The short convolutions of orchid_mix and their adjoints, on rows in cache: a tap is a multiply-add a vector.
+// The short convolutions of orchid_mix and their adjoints, on rows in cache: a tap is a multiply-add a
+// vector.
 //
 // An item's rows are what its channels of z are, of all three streams. Rows have room at both ends, where
 // they go on, periodic or zero, as far as taps reach; so no loop asks where a row ends. What is called for
@@ -42,7 +43,8 @@ class MixRows {
     Array<Void> array;
     T* rows;
   };
-  __attribute__((noinline)) void load(std::initializer_list<Stream<const void>> streams, const Part& part) const {
+  __attribute__((noinline)) void load(std::initializer_list<Stream<const void>> streams,
+                                      const Part& part) const {
     each_block(part, [&](const Part& block) {
       for (const auto& s : streams) load_rows<T>(s.array, {}, block, s.rows + block.begin, pitch);
     });
@@ -90,7 +92,8 @@ class MixRows {
                                           const Team& team) const {
     for (std::int64_t i = 0; i < count; ++i, a += pitch, b += pitch, out += pitch)
       team.ranges(vectors_, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t v = begin; v < end; ++v) ::store(out + v * W, ::load(a + v * W) * ::load(b + v * W));
+        for (std::int64_t v = begin; v < end; ++v)
+          ::store(out + v * W, ::load(a + v * W) * ::load(b + v * W));
       });
   }
 

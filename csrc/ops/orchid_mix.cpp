@@ -68,8 +68,7 @@ ConditionedConv check(const Arguments& a, Axes axes) {
   check_floating(kOp, "z", a.z);
   check_rank(kOp, "z", a.z, 3, axes.channel == 1 ? "(B, 3D, L)" : "(B, L, 3D)");
   const std::int64_t channels = a.z.size(axes.channel), length = a.z.size(axes.position);
-  if (length > kMaxLength)
-    refuse(kOp, ": z must have at most ", kMaxLength, " positions, but has ", length);
+  if (length > kMaxLength) refuse(kOp, ": z must have at most ", kMaxLength, " positions, but has ", length);
   if (channels % 3) refuse(kOp, ": z must have three times as many channels as y, but has ", channels);
   ConditionedConv call{a.z.size(0), channels / 3, length, 0, 0, a.key_filter.has_value()};
   check_taps("short_filter", "(3D, W)", a.short_filter, a.z, channels, 1, kMaxTaps);
@@ -114,8 +113,10 @@ template <class Void>
 Array<Void> third(Array<Void> a, int i, std::int64_t channels) {
   using Byte = std::conditional_t<std::is_const_v<Void>, const char, char>;
   if (a)
-    a.data = static_cast<Byte*>(a.data) +
-             i * channels * a.channel * (a.dtype == DType::float64 ? 8 : a.dtype == DType::float32 ? 4 : 2);
+    a.data = static_cast<Byte*>(a.data) + i * channels * a.channel *
+                                              (a.dtype == DType::float64   ? 8
+                                               : a.dtype == DType::float32 ? 4
+                                                                           : 2);
   return a;
 }
 
@@ -188,11 +189,12 @@ orchid_mix_backward(const Tensor& grad_out, const Tensor& z, const Tensor& short
   check_gradient(grad_out, z, call, axes);
 
   const std::array<MaybeTensor, kArguments> tensors{
-      z, short_filter, short_bias, query_filter, query_bias, key_filter, key_bias, frequency_filter,
-      frequency_bias, filter, skip};
-  std::array<bool, kArguments> needs{need_z, need_short_filter, need_short_bias, need_query_filter,
-                                     need_query_bias, need_key_filter, need_key_bias, need_frequency_filter,
-                                     need_frequency_bias, need_filter, need_skip};
+      z,        short_filter,     short_bias,     query_filter, query_bias, key_filter,
+      key_bias, frequency_filter, frequency_bias, filter,       skip};
+  std::array<bool, kArguments> needs{
+      need_z,          need_short_filter, need_short_bias,       need_query_filter,   need_query_bias,
+      need_key_filter, need_key_bias,     need_frequency_filter, need_frequency_bias, need_filter,
+      need_skip};
   const bool empty = is_empty(call);
   bool any = false;
   std::array<MaybeTensor, kArguments> grads;

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .conditioned_conv import conditioned
-from .short_conv_derivatives import gated, linear
 from .check import (
     HALF,
     LAYOUTS,
@@ -19,12 +16,13 @@ from .check import (
     check_floating,
     name_of,
     number_of,
-    one_of,
     require,
     text,
 )
+from .conditioned_conv import conditioned
 from .multilinear import ClosedOp, Tensors, total
 from .short_conv_checks import MAX_TAPS
+from .short_conv_derivatives import gated, linear
 
 __all__ = ["orchid_mix"]
 
@@ -60,8 +58,8 @@ def orchid_mix(
     Args:
         z: (B, L, 3D), or (B, 3D, L) with ``layout="bdl"``: the channels of x0, then x1's, then v's. float32,
             float64, bfloat16 or float16.
-        short_filter: (3D, W), tap j at lag j. This and all other weights: of the dtype of z, or float32 beside
-            a half type. W from 1 to 16, in every filter its own; it may exceed L.
+        short_filter: (3D, W), tap j at lag j. This and all other weights: of the dtype of z, or float32
+            beside a half type. W from 1 to 16, in every filter its own; it may exceed L.
         query_filter, key_filter: (D, W), tap j at lag j - W // 2.
         frequency_filter: (D, W).
         short_bias, query_bias, key_bias: (3D,), (D,), (D,). Absent: 0.
@@ -149,9 +147,7 @@ def _check_taps(
     _check_weight(name, filter, z)
     have, taps = filter.shape
     beside = f"beside z of shape {tuple(z.shape)}"
-    require(
-        have == channels, lambda: f"{_OP}: {name} must have {channels} channels {beside}, but has {have}"
-    )
+    require(have == channels, lambda: f"{_OP}: {name} must have {channels} channels {beside}, but has {have}")
     require(
         least <= taps <= most,
         lambda: f"{_OP}: {name} must have {least} to {most} taps {beside}, but has {taps}",
@@ -231,15 +227,11 @@ def _fake_backward(grad_out: Tensor, z: Tensor, *others: Any) -> tuple[Tensor, .
     shape = _check(z, *others[:12])
     require(
         list(grad_out.shape) == shape,
-        lambda: (
-            f"{_OP}: grad_out must have the shape of y, {tuple(shape)}, but has {tuple(grad_out.shape)}"
-        ),
+        lambda: f"{_OP}: grad_out must have the shape of y, {tuple(shape)}, but has {tuple(grad_out.shape)}",
     )
     require(
         grad_out.dtype == z.dtype,
-        lambda: (
-            f"{_OP}: grad_out must have the dtype of z, {text(z.dtype)}, but has {text(grad_out.dtype)}"
-        ),
+        lambda: f"{_OP}: grad_out must have the dtype of z, {text(z.dtype)}, but has {text(grad_out.dtype)}",
     )
     require(
         grad_out.device == z.device,
@@ -313,9 +305,7 @@ def _composition_backward(grad_out: Tensor, *args: Any) -> tuple[Tensor, ...]:
     grads: list[MaybeTensor] = [None] * 11
     grads[7:] = *of_weights, skip
     if streams:
-        grads[:3] = ops.short_conv_gated_backward(
-            x0, u, *parts.short, *parts.short_form, need_z, *need_short
-        )
+        grads[:3] = ops.short_conv_gated_backward(x0, u, *parts.short, *parts.short_form, need_z, *need_short)
     for wanted, grad, given, need, at in (
         (condition, q, parts.query, need_query, 3),
         (key, k, parts.key, need_key, 5),

@@ -43,7 +43,9 @@ def orchid_mix(
     y = conditioned_conv(
         v,
         short_conv(w, query_filter, bias=query_bias, mode=condition, layout=layout),
-        None if key_filter is None else short_conv(w, key_filter, bias=key_bias, mode=condition, layout=layout),
+        None
+        if key_filter is None
+        else short_conv(w, key_filter, bias=key_bias, mode=condition, layout=layout),
         frequency_filter=frequency_filter,
         frequency_bias=frequency_bias,
         filter=filter,
