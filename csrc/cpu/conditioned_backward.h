@@ -18,7 +18,7 @@ class ConditionedBackward {
         conditioning_(size, dft_),
         complex_(size.keyed || a.filter),
         wants_(a, mix, size.keyed),
-        items_(divide(size, a, mix, dft_.rows())),
+        items_(divide(size, a, mix_, dft_.rows())),
         parallel_{parallel, threads},
         spread_(items_.count(), chunks(items_.group, dft_.rows()), threads, parallel) {}
 
@@ -123,10 +123,11 @@ class ConditionedBackward {
     }
   };
 
-  static Items divide(const ConditionedConv& size, const ConditionedConvBackward& a, const OrchidMix* mix,
+  static Items divide(const ConditionedConv& size, const ConditionedConvBackward& a, const MixRows<T>& mix,
                       int rows) {
     Items items{size.batch, size.channels,
-                group<T>(size.channels, size.length, {a.grad_out, a.x, a.query, a.key}, rows), size.batch};
+                group<T>(size.channels, mix.length_of_group(), {a.grad_out, a.x, a.query, a.key}, rows),
+                size.batch};
     if (a.filter || mix)
       items.runs =
           std::max<std::int64_t>(1, std::min(size.batch, (kRuns + items.groups() - 1) / items.groups()));

@@ -17,7 +17,7 @@ class ConditionedForward {
         mix_(size, mix),
         conditioning_(size, dft_),
         complex_(size.keyed || a.filter),
-        items_(divide(size, a, dft_.rows(), threads)),
+        items_(divide(size, a, mix_.length_of_group(), dft_.rows(), threads)),
         spread_(items_.count(), chunks(items_.group, dft_.rows()), threads, parallel) {}
 
   std::int64_t scratch() const {
@@ -70,9 +70,10 @@ class ConditionedForward {
     }
   };
 
-  static Items divide(const ConditionedConv& size, const ConditionedConvForward& a, int rows, int threads) {
+  static Items divide(const ConditionedConv& size, const ConditionedConvForward& a, std::int64_t length,
+                      int rows, int threads) {
     Items items{size.batch, size.channels,
-                group<T>(size.channels, size.length, {a.x, a.query, a.key, as_input(a.y)}, rows), size.batch};
+                group<T>(size.channels, length, {a.x, a.query, a.key, as_input(a.y)}, rows), size.batch};
     if (a.filter) items.runs = std::min(size.batch, (4 * threads + items.groups() - 1) / items.groups());
     return items;
   }

@@ -22,6 +22,7 @@ class MixRows {
   MixRows(const ConditionedConv& size, const OrchidMix* mix)
       : pitch(row_pitch<T>(size.length + 2 * kReach)),
         mix_(mix),
+        elements_(size.batch * size.channels * size.length),
         length_(size.length),
         vectors_((size.length + W - 1) / W) {
     if (!mix) return;
@@ -30,6 +31,10 @@ class MixRows {
 
   explicit operator bool() const { return mix_; }
   const MixShort& of(OrchidMix::Signal s) const { return mix_->of[s]; }
+
+  // For group_of: with all streams in the cache beside each other, half as many channels are worth it:
+  // on an EPYC with AVX-512 and 1 MB of L2 L = 4096 took 0.8 of the time forward, 0.87 backward.
+  std::int64_t length_of_group() const { return mix_ ? 2 * length_ : length_; }
 
   // Rows are counted from their first position.
   T* take(Arena& arena, std::int64_t rows) const {
@@ -50,10 +55,12 @@ class MixRows {
     });
   }
   __attribute__((noinline)) void store(std::initializer_list<Stream<void>> streams, const Part& part) const {
+    const bool past = past_caches(streams.begin()->array.dtype, elements_, false);
     each_block(part, [&](const Part& block) {
       for (const auto& s : streams)
-        if (s.array) store_rows<T>(s.array, {}, block, s.rows + block.begin, pitch);
+        if (s.array) store_rows<T>(s.array, {}, block, s.rows + block.begin, pitch, past);
     });
+    if (past) fence();
   }
 
   __attribute__((noinline)) void extend(T* rows, std::int64_t count) const {
@@ -182,7 +189,7 @@ class MixRows {
   }
 
   const OrchidMix* mix_;
-  std::int64_t length_, vectors_, sums_ = 0;
+  std::int64_t elements_, length_, vectors_, sums_ = 0;
 };
 
 }  // namespace
