@@ -100,7 +100,8 @@ class Orchid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, L, D). Returns the shape of x."""
         require(x.dim() == 3, lambda: f"{_OP}: x must be (B, L, D), but has shape {tuple(x.shape)}")
-        y = self.mix(self.in_linear(x))
+        static = self._static(x.shape[1])  # before there is z: what its network needs is large for a moment
+        y = self._mix(self.in_linear(x), static)
         if self.residual is not None:
             y = y + self.residual(x)
         out: Tensor = self.out_linear(y)
@@ -108,8 +109,13 @@ class Orchid(nn.Module):
 
     def mix(self, z: Tensor) -> Tensor:
         """What is between the projections: z, (B, L, 3D), to y, (B, L, D)."""
+        return self._mix(z, self._static(z.shape[1]))
+
+    def _static(self, length: int) -> Tensor | None:
+        return None if self.filter is None else self.filter(length)
+
+    def _mix(self, z: Tensor, static: Tensor | None) -> Tensor:
         short, length = self.short_conv, z.shape[1]
-        static = None if self.filter is None else self.filter(length)
         if self.query is None:
             assert static is not None
             x0, u = short_conv_gated(z, short.filter, bias=short.bias, mode=short.mode, layout="bld")
