@@ -4,6 +4,7 @@
 #include "fft_conv.h"
 #include "gate.h"
 #include "long_conv_step.h"
+#include "orchid_mix.h"
 #include "pair_invariants.h"
 #include "pair_message.h"
 #include "pair_moments.h"
@@ -29,6 +30,7 @@ namespace baseline {
 extern const FftConvKernels fft_conv;
 extern const SpectralConvKernels spectral_conv;
 extern const ConditionedConvKernels conditioned_conv;
+extern const OrchidMixKernels orchid_mix;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
 extern const LongConvStepKernels long_conv_step;
@@ -41,6 +43,7 @@ namespace avx2 {
 extern const FftConvKernels fft_conv;
 extern const SpectralConvKernels spectral_conv;
 extern const ConditionedConvKernels conditioned_conv;
+extern const OrchidMixKernels orchid_mix;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
 extern const LongConvStepKernels long_conv_step;
@@ -52,6 +55,7 @@ namespace avx512 {
 extern const FftConvKernels fft_conv;
 extern const SpectralConvKernels spectral_conv;
 extern const ConditionedConvKernels conditioned_conv;
+extern const OrchidMixKernels orchid_mix;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
 extern const LongConvStepKernels long_conv_step;
@@ -76,6 +80,10 @@ const SpectralConvKernels& spectral_conv() {
 
 const ConditionedConvKernels& conditioned_conv() {
   return choose(baseline::conditioned_conv, avx2::conditioned_conv, avx512::conditioned_conv);
+}
+
+const OrchidMixKernels& orchid_mix() {
+  return choose(baseline::orchid_mix, avx2::orchid_mix, avx512::orchid_mix);
 }
 
 const PairMessageKernels& pair_message() {

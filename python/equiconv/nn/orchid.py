@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..ops.check import one_of, require
 from ..ops.conditioned_conv import conditioned_conv
 from ..ops.fft_conv import fft_conv
+from ..ops.orchid_mix import orchid_mix
 from ..ops.short_conv import short_conv_gated
 from .filter import FILTERS
 from .long_conv import LongConv
@@ -99,7 +100,8 @@ class Orchid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, L, D). Returns the shape of x."""
         require(x.dim() == 3, lambda: f"{_OP}: x must be (B, L, D), but has shape {tuple(x.shape)}")
-        y = self.mix(self.in_linear(x))
+        static = self._static(x.shape[1])  # before there is z: what its network needs is large for a moment
+        y = self._mix(self.in_linear(x), static)
         if self.residual is not None:
             y = y + self.residual(x)
         out: Tensor = self.out_linear(y)
@@ -107,26 +109,42 @@ class Orchid(nn.Module):
 
     def mix(self, z: Tensor) -> Tensor:
         """What is between the projections: z, (B, L, 3D), to y, (B, L, D)."""
-        length, channels = z.shape[1], z.shape[2] // 3
-        short = self.short_conv
-        x0, u = short_conv_gated(z, short.filter, bias=short.bias, mode=short.mode, layout="bld")
-        static = None if self.filter is None else self.filter(length)
+        return self._mix(z, self._static(z.shape[1]))
+
+    def _static(self, length: int) -> Tensor | None:
+        return None if self.filter is None else self.filter(length)
+
+    def _mix(self, z: Tensor, static: Tensor | None) -> Tensor:
+        short, length = self.short_conv, z.shape[1]
         if self.query is None:
             assert static is not None
+            x0, u = short_conv_gated(z, short.filter, bias=short.bias, mode=short.mode, layout="bld")
             return fft_conv(u, static, post_gate=x0, skip=self.skip, mode="circular", layout="bld")
-        w = z[..., 2 * channels :]
         unitary = max(length, 1) ** (-0.5 if self.key is None else -1.0)
-        return conditioned_conv(
-            u,
-            self.query(w),
-            None if self.key is None else self.key(w),
-            frequency_filter=self.frequency_filter * unitary,
-            frequency_bias=self.frequency_bias,
-            filter=static,
-            post_gate=x0,
-            skip=self.skip,
-            layout="bld",
-        )
+        weights = {
+            "frequency_filter": self.frequency_filter * unitary,
+            "frequency_bias": self.frequency_bias,
+            "filter": static,
+            "skip": self.skip,
+        }
+        if isinstance(self.query, ShortConv):
+            key = self.key
+            assert key is None or isinstance(key, ShortConv)
+            return orchid_mix(
+                z,
+                short.filter,
+                self.query.filter,
+                None if key is None else key.filter,
+                short_bias=short.bias,
+                query_bias=self.query.bias,
+                key_bias=None if key is None else key.bias,
+                padding="circular" if short.mode == "circular" else "zeros",
+                **weights,
+            )
+        x0, u = short_conv_gated(z, short.filter, bias=short.bias, mode=short.mode, layout="bld")
+        w = z[..., 2 * u.shape[2] :]
+        key = None if self.key is None else self.key(w)
+        return conditioned_conv(u, self.query(w), key, post_gate=x0, layout="bld", **weights)
 
 
 class OrchidBlock(nn.Module):

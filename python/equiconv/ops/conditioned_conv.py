@@ -194,7 +194,7 @@ def _channel_axes(layout: int) -> tuple[int, ...]:
     return signal, signal, signal, -2, -1, -2, signal, signal, -1
 
 
-class _ConditionedOp(MultilinearOp):
+class ConditionedOp(MultilinearOp):
     """Type II is linear in each argument. Type I is Type II with a key of the query's phases.
 
     |Q| = conj(P) Q, P = Q/|Q|, and as d|Q| = Re(conj(P) dQ), a derivative by its query is the mean of Type
@@ -265,7 +265,7 @@ def _phases(query: Tensor, layout: int) -> Tensor:
     return phases.to(query.dtype)
 
 
-_op = _ConditionedOp(
+conditioned = ConditionedOp(
     name=_OP,
     arguments=(
         "x",
@@ -284,7 +284,7 @@ _op = _ConditionedOp(
     channel_axes=_channel_axes,
     weights=(_FREQUENCY_FILTER, *_STATIC),
 )
-_op.register(_fake, _fake_backward)
+conditioned.register(_fake, _fake_backward)
 
 
 # ---- CUDA: kernels for some lengths, else with the filter in memory ----------------------------------------
@@ -439,5 +439,5 @@ def _folded(around: Tensor, length: int) -> Tensor:
 
 
 if torch._C._dispatch_has_kernel_for_dispatch_key("equiconv::fft_conv", "CUDA"):
-    torch.library.impl(_op.forward.name(), "CUDA", _on_cuda)
-    torch.library.impl(_op.backward.name(), "CUDA", _on_cuda_backward)
+    torch.library.impl(conditioned.forward.name(), "CUDA", _on_cuda)
+    torch.library.impl(conditioned.backward.name(), "CUDA", _on_cuda_backward)

@@ -43,10 +43,10 @@ def _channel_axes(*rest: Any) -> tuple[int, ...]:
 
 _ARGUMENTS: dict[str, Any] = {"arguments": ("x", "filter", "bias"), "weights": (1, 2)}
 
-_linear = MultilinearOp(
+linear = MultilinearOp(
     name=OP, **_ARGUMENTS, groups=((0,), (1, 2)), zero=_zero, apart={0: (2,)}, channel_axes=_channel_axes
 )
-_linear.register(fake, fake_backward)
+linear.register(fake, fake_backward)
 
 
 # ---- derivatives: what follows the sums ------------------------------------------------------------------
@@ -60,8 +60,8 @@ _linear.register(fake, fake_backward)
 class _ActivatedOp(ClosedOp):
     def tangent(self, tensors: Tensors, rest: tuple[Any, ...], tangents: Tensors) -> Tensor:
         activation, *form = rest
-        q = _linear.tangent(tensors, tuple(form), tangents)
-        return _derivative(q, _linear.forward(*tensors, *form), activation, 1)
+        q = linear.tangent(tensors, tuple(form), tangents)
+        return _derivative(q, linear.forward(*tensors, *form), activation, 1)
 
     def gradient_cotangents(
         self,
@@ -91,10 +91,10 @@ class _ActivatedOp(ClosedOp):
             return
         activation, *others = rest
         form = tuple(others)
-        s, q = _linear.forward(*tensors, *form), _linear.tangent(tensors, form, tangents)
-        yield _linear.gradients(_derivative(grad_out * q, s, activation, 2), tensors, form, needs)
+        s, q = linear.forward(*tensors, *form), linear.tangent(tensors, form, tangents)
+        yield linear.gradients(_derivative(grad_out * q, s, activation, 2), tensors, form, needs)
         grad_s = _derivative(grad_out, s, activation, 1)
-        yield from _linear.gradient_tangents(grad_s, tensors, form, tangents, needs)
+        yield from linear.gradient_tangents(grad_s, tensors, form, tangents, needs)
 
     def _vmap_forward(self, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
         return _folding(self)._vmap_forward(info, in_dims, *args)
@@ -135,10 +135,10 @@ class _GatedOp:
     backward = property(lambda self: torch.ops.equiconv.short_conv_gated_backward.default)
 
     def sums(self, tensors: Tensors, form: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        return _streams(_linear.forward(*tensors, *form), form[-1])
+        return _streams(linear.forward(*tensors, *form), form[-1])
 
     def changes(self, tensors: Tensors, form: tuple[Any, ...], changes: Tensors) -> tuple[Tensor, ...]:
-        return _streams(_linear.tangent(tensors, form, changes), form[-1])
+        return _streams(linear.tangent(tensors, form, changes), form[-1])
 
     def tangents(self, tensors: Tensors, form: tuple[Any, ...], tangents: Tensors) -> tuple[Tensor, Tensor]:
         """Of x0 and u."""
@@ -165,9 +165,9 @@ class _GatedOp:
         _, x1, v = self.sums(tensors, form)
         q0, q1, q2 = self.changes(tensors, form, tangents)
         bent = _joined([torch.zeros_like(q0), grad_u * q2, grad_u * q1], layout)
-        yield _linear.gradients(bent, tensors, form, needs)
+        yield linear.gradients(bent, tensors, form, needs)
         grad_s = _joined([grad_x0, grad_u * v, grad_u * x1], layout)
-        yield from _linear.gradient_tangents(grad_s, tensors, form, tangents, needs)
+        yield from linear.gradient_tangents(grad_s, tensors, form, tangents, needs)
 
 
 def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
@@ -246,10 +246,10 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
     return Forward, Backward
 
 
-_gated = _GatedOp()
+gated = _GatedOp()
 for _op, _fake_kernel, _differentiate, _grads in (
-    (_gated.forward, fake_gated, _gated_functions(_gated)[0], ()),
-    (_gated.backward, fake_gated_backward, _gated_functions(_gated)[1], ("grad_x0", "grad_u")),
+    (gated.forward, fake_gated, _gated_functions(gated)[0], ()),
+    (gated.backward, fake_gated_backward, _gated_functions(gated)[1], ("grad_x0", "grad_u")),
 ):
     registration.register(
         _op,
@@ -259,7 +259,7 @@ for _op, _fake_kernel, _differentiate, _grads in (
         autograd=registration.autograd_kernel(_op, _differentiate),
         vmap=functools.partial(registration.each_entry, _op),
     )
-registration.register_autocast(_gated.forward, 3, (1, 2))
+registration.register_autocast(gated.forward, 3, (1, 2))
 
 
 # ---- one step --------------------------------------------------------------------------------------------
