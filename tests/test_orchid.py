@@ -124,6 +124,7 @@ def test_orchid_block_learns() -> None:
             "every position would see those after it; causal are LongConv and HyenaOperator",
         ),
         (lambda: OrchidBlock(4, 8, mode="causal"), "Orchid: mode must be circular, but is causal: its"),
+        (lambda: Orchid(4, 8, causal=True), "Orchid: mode must be circular, but is causal: its"),
         (
             lambda: Orchid(4, 8, conditioning="III"),
             "Orchid: conditioning must be I, II or None, but is III",
@@ -225,3 +226,8 @@ def test_hyena_does_not_see_the_future() -> None:
         other = model(torch.cat([x[:, :now], torch.randn_like(x[:, now:])], 1))
         assert (other - y)[:, :now].abs().max() <= bound * y.abs().max()
         assert not torch.equal(other[:, now], y[:, now])
+
+
+def test_a_block_takes_the_network_that_it_is_given() -> None:
+    nothing = torch.nn.Sequential()
+    assert OrchidBlock(4, 8, mlp=nothing).mlp is nothing

@@ -48,7 +48,7 @@ class Orchid(nn.Module):
             centred for the conditioning), with which the equivariance holds but for the ends.
         norm: whether a LayerNorm over channels follows each short convolution of the conditioning along time.
         residual: whether there is a long convolution of x itself, circular, with its own filter and skip.
-        mode: "circular"; nothing else can be asked for.
+        mode: "circular"; nothing else can be asked for, nor `causal`.
         options: of the filters, such as `order` and `emb_dim`.
 
     S starts as a Conv1d does and is divided by √L (Type I) or L (Type II) where it is used, as if the
@@ -73,6 +73,7 @@ class Orchid(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        mode = "causal" if options.pop("causal", False) else mode
         _check(max_length, conditioning, frequency_width, filter, padding, residual, mode)
         self.conditioning = conditioning
         along_time, of_condition = (
@@ -171,9 +172,11 @@ class OrchidBlock(nn.Module):
         self.mixer_norm = nn.LayerNorm(channels)
         self.mixer = Orchid(channels, max_length, **options)
         self.mlp_norm = nn.LayerNorm(channels)
-        self.mlp = mlp or nn.Sequential(
-            nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
-        )
+        if mlp is None:
+            mlp = nn.Sequential(
+                nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
+            )
+        self.mlp = mlp
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
