@@ -6,8 +6,8 @@
 // beginning, have the bits that they have one direction at a time. Two opposite orientations are taken
 // together, because each adds to the other's sums.
 //
-// Work is shared by threads where nothing is added to by two of them: by clouds, points that have no pairs with
-// others, by couples of orientations, and by columns.
+// Work is shared by threads where nothing is added to by two of them: by clouds, points that have no pairs
+// with others, by couples of orientations, and by columns.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -65,14 +65,15 @@ class BothWays {
     std::vector<T*> copies;
     for (std::int64_t i = 0; i < count(); ++i) copies.push_back(arena.take<T>(basis_.room(2 * kRows)));
     team_(count(), [&](std::int64_t i) {
-      const std::int64_t piece = i / (couple_cuts_ * column_cuts_), of_couples = i / column_cuts_ % couple_cuts_,
-                         of_columns = i % column_cuts_;
+      const std::int64_t piece = i / (couple_cuts_ * column_cuts_),
+                         of_couples = i / column_cuts_ % couple_cuts_, of_columns = i % column_cuts_;
       const auto part = [](std::int64_t n, std::int64_t at, std::int64_t parts) { return n * at / parts; };
       const auto couples = std::int64_t(couples_.size());
       groups({starts_[std::size_t(piece)], starts_[std::size_t(piece + 1)],
               part(couples, of_couples, couple_cuts_), part(couples, of_couples + 1, couple_cuts_),
               kTileColumns<T> * part(tiles_of_columns(), of_columns, column_cuts_),
-              std::min(kTileColumns<T> * part(tiles_of_columns(), of_columns + 1, column_cuts_), size_.channels)},
+              std::min(kTileColumns<T> * part(tiles_of_columns(), of_columns + 1, column_cuts_),
+                       size_.channels)},
              weight, copies[std::size_t(i)]);
     });
   }
@@ -100,7 +101,8 @@ class BothWays {
     std::int64_t lowest = groups_.count, goal = most - 1;
     const auto before = [&](std::int64_t g) { return groups_.offset[g] + g; };
     for (std::int64_t g = groups_.count - 1; g > 0; --g) {
-      if (groups_.offset[g] < groups_.offset[g + 1]) lowest = std::min(lowest, groups_.neighbour[groups_.offset[g]]);
+      if (groups_.offset[g] < groups_.offset[g + 1])
+        lowest = std::min(lowest, groups_.neighbour[groups_.offset[g]]);
       if (goal == 0) break;
       if (lowest < g || before(g) > before(groups_.count) / most * goal) continue;
       starts_.push_back(g);

@@ -146,10 +146,9 @@ class ClosedOp:
             def jvp(ctx: Any, _: None, v: MaybeTensor, *tangents: Any) -> tuple[MaybeTensor, ...]:
                 with registration.forward_level(ctx.saved_tensors) as saved, registration.no_autocast():
                     grad_out, *tensors = saved
-                    assert grad_out is not None
                     # Autograd wants a tangent wherever there is a gradient, even where nothing contributes.
                     zeros = [
-                        torch.zeros_like(t) if need and t is not None else None
+                        torch.zeros_like(t) if need else None
                         for t, need in zip(tensors, ctx.needs, strict=True)
                     ]
                     terms: list[Tensors] = [zeros]

@@ -64,11 +64,12 @@ class Function(torch.autograd.function._SingleLevelFunction):
 
 
 @contextlib.contextmanager
-def forward_level(tensors: Sequence[MaybeTensor]) -> Iterator[list[MaybeTensor]]:
+def forward_level(tensors: Sequence[MaybeTensor]) -> Iterator[list[Any]]:
     """Within a Function's jvp, where forward mode is off: on again for outer levels, of which tangents have
     tangents too, with the tensors as they are without those of this level."""
     with forward_ad._set_fwd_grad_enabled(True):
-        yield [None if t is None else forward_ad.unpack_dual(t).primal for t in tensors]
+        unpack: Callable[[Tensor], Any] = forward_ad.unpack_dual
+        yield [None if t is None else unpack(t).primal for t in tensors]
 
 
 def needed(ctx: Any, tensors: Sequence[MaybeTensor]) -> list[bool]:

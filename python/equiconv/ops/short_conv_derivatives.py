@@ -229,10 +229,7 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
                 grads, tensors = saved[:2], saved[2:]
                 # Autograd wants a tangent wherever there is a gradient, even where nothing contributes.
                 terms: list[Tensors] = [
-                    [
-                        torch.zeros_like(t) if need and t is not None else None
-                        for t, need in zip(tensors, ctx.needs, strict=True)
-                    ]
+                    [torch.zeros_like(t) if need else None for t, need in zip(tensors, ctx.needs, strict=True)]
                 ]
                 if v0 is not None or v1 is not None:
                     given = [

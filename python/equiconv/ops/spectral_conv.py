@@ -62,8 +62,8 @@ def spectral_conv(
 
     On CUDA lengths that are powers of two, from 64, or of "bld" from 4096, to 8192 (float64: to 4096; half of
     it where a block has less shared memory than an A100's), are one pass over each row forward and one
-    backward, and a sum over the batch of what is shared by it. At every other length this is ``fft_conv`` there, with the filter
-    ``torch.fft.irfft(spectrum, n=L)``, which exists in memory.
+    backward, and a sum over the batch of what is shared by it. At every other length this is ``fft_conv``
+    there, with the filter ``torch.fft.irfft(spectrum, n=L)``, which exists in memory.
 
     Raises:
         ValueError: an argument breaks one of the rules above; the sentence names it and its value.
