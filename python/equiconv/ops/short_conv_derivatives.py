@@ -228,9 +228,10 @@ def _gated_functions(op: _GatedOp) -> tuple[Any, Any]:
             with registration.forward_level(ctx.saved_tensors) as saved, registration.no_autocast():
                 grads, tensors = saved[:2], saved[2:]
                 # Autograd wants a tangent wherever there is a gradient, even where nothing contributes.
-                terms: list[Tensors] = [
-                    [torch.zeros_like(t) if need else None for t, need in zip(tensors, ctx.needs, strict=True)]
+                zeros = [
+                    torch.zeros_like(t) if need else None for t, need in zip(tensors, ctx.needs, strict=True)
                 ]
+                terms: list[Tensors] = [zeros]
                 if v0 is not None or v1 is not None:
                     given = [
                         torch.zeros_like(g) if v is None else v for v, g in zip((v0, v1), grads, strict=True)
