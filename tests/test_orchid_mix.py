@@ -411,18 +411,18 @@ open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
 results = step()
 print(status("VmHWM:") - before - sum(r.nbytes for r in results), {allowed})
 """
-# What is allowed beyond the results; a third of z has 64 MiB, a row 8 KiB. Each of two threads has 64 rows of
-# each signal in its cache, and spectra for each. The gradient of a static filter is summed in 8 runs of the
+# What is allowed beyond the results; a third of z has 64 MiB, a row 8 KiB. Each of two threads has 32 rows of
+# each signal in its cache, and spectra for each. The gradient of a static filter is summed in 4 runs of the
 # batch, those of the other weights for each sample.
 STEPS = {
     "forward": (
         "lambda: (orchid_mix(z, f, q, k, frequency_filter=w, filter=filter),)",
-        "2 * (3 + 1) * 64 * 8192 + 2**20",
+        "2 * (3 + 1) * 32 * 8192 + 2**20",
     ),
     "backward": (
         "lambda: torch.ops.equiconv.orchid_mix_backward("
         "g, z, f, None, q, None, k, None, w, None, filter, None, True, 1, *(True,) * 11)",
-        "2 * (4 + 2) * 64 * 8192 + 2**20 + 8 * filter.nbytes + 16 * 512 * 7 * 4",
+        "2 * (4 + 2) * 32 * 8192 + 2**20 + 4 * filter.nbytes + 16 * 512 * 7 * 4",
     ),
 }
 

@@ -7,6 +7,8 @@
 // and one back; backward makes them anew and has one more, and up to four back. Rows whose positions are
 // contiguous and that no gate changes are read and written where they lie.
 //
+// orchid_mix is the same kernels on rows that its short convolutions make (orchid_mix_rows.h).
+//
 // Bound by arithmetic as long as a thread's rows and spectra fit in its second cache.
 #include "conditioned_conv.h"
 
