@@ -10,6 +10,7 @@ __all__ = [
     "fibre_conv",
     "gate",
     "orchid",
+    "orchid_mix",
     "pair_basis",
     "pair_invariants",
     "pair_message",
