@@ -60,7 +60,7 @@ def fft_conv(
         Shape and dtype of x, contiguous. Half types are computed in float32 and rounded once.
 
     Any strides are read in place, without a copy. Derivatives of every order are supported, as are
-    torch.compile, torch.export, torch.func (vmap, grad and what is built on reverse mode) and autocast: x and
+    torch.compile, torch.export, torch.func and autocast: x and
     the gates are cast to autocast's dtype, filter and skip stay float32. The same input gives the same bits,
     on every run and for any number of threads.
 

@@ -53,7 +53,7 @@ def short_conv(
         Shape and dtype of x, contiguous. Half types are computed in float32 and rounded once.
 
     Any strides are read in place, without a copy. Derivatives of every order are supported, as are
-    torch.compile, torch.export, torch.func (vmap, grad and what is built on reverse mode) and autocast: x is
+    torch.compile, torch.export, torch.func and autocast: x is
     cast to autocast's dtype (complex x is not), filter and bias stay float32. The same input gives the same
     bits, on every run, for any number of threads and in both layouts.
 
