@@ -145,17 +145,42 @@ inline void fence() {
 typedef std::uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
 typedef std::uint32_t WordBits __attribute__((vector_size(kVectorBytes)));
 
+// The nearest bfloat16, in the lower half of each lane.
+inline WordBits nearest_bfloat16(Vec<float> v) {
+  const WordBits u = (WordBits)v, high = u >> 16;
+  return v != v ? high | 0x40u : (u + 0x7fffu + (high & 1u)) >> 16;
+}
+// By intrinsics: GCC 12 would convert the halves of a vector one by one, and join them.
+#if defined(__AVX512F__)
+inline Vec<float> load(const bfloat16* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return (Vec<float>)((WordBits)_mm512_maskz_cvtepu16_epi32(0xffff, half) << 16);
+}
+inline void store(bfloat16* p, Vec<float> v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)nearest_bfloat16(v)));
+}
+#elif defined(__AVX2__)
+inline Vec<float> load(const bfloat16* p) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return (Vec<float>)((WordBits)_mm256_cvtepu16_epi32(half) << 16);
+}
+inline void store(bfloat16* p, Vec<float> v) {
+  const __m256i words = (__m256i)nearest_bfloat16(v), turns = _mm256_packus_epi32(words, words);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm256_castsi256_si128(_mm256_permute4x64_epi64(turns, 0b1000)));
+}
+#else
 inline Vec<float> load(const bfloat16* p) {
   HalfBits h;
   std::memcpy(&h, p, sizeof h);
   return (Vec<float>)(__builtin_convertvector(h, WordBits) << 16);
 }
 inline void store(bfloat16* p, Vec<float> v) {
-  const WordBits u = (WordBits)v, is_nan = (WordBits)(v != v);
-  const WordBits rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, quiet = (u >> 16) | 0x40u;
-  const HalfBits h = __builtin_convertvector((is_nan & quiet) | (~is_nan & rounded), HalfBits);
+  const HalfBits h = __builtin_convertvector(nearest_bfloat16(v), HalfBits);
   std::memcpy(p, &h, sizeof h);
 }
+#endif
 #if defined(__AVX512F__)
 inline Vec<float> load(const float16* p) {
   return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
