@@ -287,7 +287,7 @@ class ForwardColumns {
     sum_taps<N, R>(from, taps, bool(a_.bias), columns_.width(strip),
                    [&](int i, std::int64_t lane, std::int64_t count, Vec<T>* p)
                        __attribute__((always_inline)) {
-                         if constexpr (N == 3) soon.fetch(i, lane);
+                         soon.fetch(i, lane);
                          finish<K, T>(columns_.size.epilogue, p);
                          for (int r = 0; r < kResults<K>; ++r)
                            put_row<S, T>(to[r][i] + lane, p[r], count, past_caches_);
@@ -471,10 +471,17 @@ class BackwardColumns {
       const G* from[1][kBlock + kMaxTaps];
       std::copy_n(grads[s] + i0, R + columns_.size.taps - 1, from[0]);
       const TapRows<T> taps{slot.reversed.tap(s, 0), C::kStrip, columns_.size.taps};
+      Soon<S, 2, R> soon;
+      if constexpr (!kAnew) {
+        soon.rows(0, columns_.template positions<S>(a_.grad_out, at, s, strip, slot.zeros), t + i0);
+        soon.rows(1, columns_.template positions<S>(a_.x, at, s, strip, slot.zeros), t + i0);
+      }
       sum_taps<1, R>(
           from, taps, false, columns_.width(strip),
-          [&](int i, std::int64_t lane, std::int64_t count, Vec<T>* p)
-              __attribute__((always_inline)) { put_row<S, T>(to[i] + lane, p[0], count, past_caches_); });
+          [&](int i, std::int64_t lane, std::int64_t count, Vec<T>* p) __attribute__((always_inline)) {
+            if constexpr (!kAnew) soon.fetch(i, lane);
+            put_row<S, T>(to[i] + lane, p[0], count, past_caches_);
+          });
     }
   }
 
