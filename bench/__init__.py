@@ -10,6 +10,7 @@ from types import ModuleType
 from . import (
     bench_conditioned_conv,
     bench_gate,
+    bench_long_conv_step,
     bench_orchid,
     bench_pair_invariants,
     bench_pair_message,
@@ -19,6 +20,7 @@ from . import (
     model_conditioned_conv,
     model_fft_conv,
     model_gate,
+    model_long_conv_step,
     model_pair_invariants,
     model_pair_message,
     model_pair_moments,
@@ -29,6 +31,7 @@ from . import (
 from .bench_conditioned_conv import CONDITIONED_CONV
 from .bench_fft_conv import FFT_CONV
 from .bench_gate import GATE
+from .bench_long_conv_step import LONG_CONV_STEP
 from .bench_orchid import ORCHID
 from .bench_pair_invariants import PAIR_INVARIANTS
 from .bench_pair_message import PAIR_MESSAGE
@@ -47,6 +50,7 @@ OPS: dict[str, Op] = {
         CONDITIONED_CONV,
         SHORT_CONV,
         SHORT_CONV_GATED,
+        LONG_CONV_STEP,
         GATE,
         ORCHID,
         PAIR_MESSAGE,
@@ -60,6 +64,7 @@ PRESETS: dict[str, ModuleType] = {
     "promises": promises,
     "conditioned_conv": bench_conditioned_conv,
     "short_conv": bench_short_conv,
+    "long_conv_step": bench_long_conv_step,
     "gate": bench_gate,
     "orchid": bench_orchid,
     "pair_message": bench_pair_message,
@@ -72,6 +77,7 @@ MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "spectral_conv": model_spectral_conv.predict,
     "short_conv": model_short_conv.predict,
     "short_conv_gated": model_short_conv.predict,
+    "long_conv_step": model_long_conv_step.predict,
     "gate": model_gate.predict,
     "pair_message": model_pair_message.predict,
     "pair_moments": model_pair_moments.predict,

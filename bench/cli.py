@@ -18,6 +18,7 @@ from . import (
     harness,
     model,
     model_conditioned_conv,
+    model_long_conv_step,
     model_pair_invariants,
     model_pair_message,
     model_pair_moments,
@@ -158,6 +159,7 @@ SIZED: dict[str, Sequence[Case]] = {
     "pair_moments": model_pair_moments.CASES,
     "pair_invariants": model_pair_invariants.CASES,
     "conditioned_conv": model_conditioned_conv.CASES,
+    "long_conv_step": model_long_conv_step.CASES,
 }
 
 
@@ -173,7 +175,10 @@ def validate(options: argparse.Namespace) -> None:
         raise BadOptions("--baselines compile: torch.compile needs a C++ compiler, and none was found.")
     if options.seconds <= 0:
         raise BadOptions("--seconds must be positive.")
-    if options.preset in ("pair_message", "pair_moments", "ponita", "gate") and options.plot:
+    if (
+        options.preset in ("pair_message", "pair_moments", "ponita", "gate", "long_conv_step")
+        and options.plot
+    ):
         raise BadOptions(f"--plot is over lengths, which --preset {options.preset} has not.")
     if not options.preset:
         _check_lengths(options)

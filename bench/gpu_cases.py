@@ -72,6 +72,16 @@ def conditioned_cases(device: str, elements: int = ELEMENTS["cuda"]) -> list[Cas
     ]
 
 
+def step_cases(device: str) -> list[Case]:
+    """Two thousand tokens one by one, of 8 sequences with 256 channels; without a GPU in small."""
+    length, channels = (2 * KIB, 256) if device == "cuda" else (130, 32)
+    case = Case(
+        op="long_conv_step", length=length, batch=8, channels=channels, layout="bld", filter="shared",
+        device=device,
+    )  # fmt: skip
+    return [case, replace(case, dtype="bfloat16")]
+
+
 def invariants_cases(device: str) -> list[InvariantsCase]:
     """pair_invariants at the sizes of its benchmark, with 16 times the pairs; without a GPU in small. Not the
     derivatives of its gradients, which the cost model has not."""
@@ -113,6 +123,9 @@ def groups(
         [Entry(case, contestant) for contestant in ("equiconv", *BASELINES)]
         for case in conditioned_cases(device, elements)
     ]
+    plan.append(
+        [Entry(case, contestant) for case in step_cases(device) for contestant in ("equiconv", "eager")]
+    )
     plan += pair_groups(device)
     plan += [
         [Entry(case, contestant) for contestant in ("equiconv", "eager")] for case in invariants_cases(device)

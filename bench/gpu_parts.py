@@ -59,6 +59,8 @@ SMALL += tuple(
         (40, 6, 20, 24, {"antipodal": True}),
     )
 )  # fmt: skip
+# long_conv_step: squares of products, and from 512 tokens on of transforms.
+STEPS = Case(op="long_conv_step", length=150, batch=3, channels=24, layout="bld", filter="shared")
 # One of each other op that has kernels.
 SMALL += (
     GateCase(length=40, channels=24, direction="backward"),
@@ -67,6 +69,9 @@ SMALL += (
     Case(op="spectral_conv", length=128, batch=2, channels=3, mode="circular", direction="backward"),
     Case(op="spectral_conv", length=256, batch=3, channels=2, mode="circular", filter="shared", layout="bld",
          direction="backward"),
+    STEPS,
+    replace(STEPS, length=640, batch=1, channels=40, dtype="bfloat16", gates=False),
+    replace(STEPS, channels=5, filter="per-sample", dtype="float64"),
     ConditionedCase(length=128, batch=2, channels=3, direction="backward"),
     ConditionedCase(length=256, batch=2, channels=3, keyed=True, direction="backward"),
     MomentsCase(length=30, degree=5, orientations=2, functions=6, channels=9, direction="backward"),
@@ -176,7 +181,8 @@ def sanitized(job: Job) -> None:
         exact = {name: harness.in_float64(tensor) for name, tensor in inputs.items()}
         dtype = next(iter(inputs.values())).dtype
         results = several(op.reference(**exact, **op.options(case)))
-        grad_out = [torch.randn(y.shape).to(dtype) for y in results]
+        backward = case.direction == "backward"
+        grad_out = [torch.randn(y.shape).to(dtype) for y in results if backward]
         options = op.options(replace(case, device=job.device))
         here = outcome(op.contestants["equiconv"], inputs, grad_out, options, job.device)
         there = outcome(op.reference, exact, [g.double() for g in grad_out], op.options(case), "cpu")
@@ -200,10 +206,12 @@ def outcome(
     options: Mapping[str, Any],
     device: str,
 ) -> list[Tensor]:
-    """The results and all gradients, brought to the CPU."""
-    leaves = {name: tensor.to(device).requires_grad_() for name, tensor in inputs.items()}
+    """The results and, where there is a grad_out, all gradients, brought to the CPU."""
+    leaves = {name: tensor.to(device).requires_grad_(bool(grad_out)) for name, tensor in inputs.items()}
     results = several(function(**leaves, **options))
-    gradients = torch.autograd.grad(results, tuple(leaves.values()), [g.to(device) for g in grad_out])
+    gradients: Sequence[Tensor] = ()
+    if grad_out:
+        gradients = torch.autograd.grad(results, tuple(leaves.values()), [g.to(device) for g in grad_out])
     return [tensor.detach().cpu() for tensor in (*results, *gradients)]
 
 
@@ -335,8 +343,8 @@ def tables(rows: list[dict[str, Any]], ceilings: Mapping[str, float]) -> list[li
 def steps(job: Job) -> list[tuple[str, dict[str, Tensor], Step]]:
     """Calls with the tensors that they read."""
     made = []
-    for case in (SMALL[0], SMALL[1], SMALL[4], SMALL[6]):
-        for direction in harness.DIRECTIONS:
+    for case in (SMALL[0], SMALL[1], SMALL[4], SMALL[6], STEPS):
+        for direction in harness.DIRECTIONS if case is not STEPS else ("forward",):
             here = replace(case, direction=direction, device=job.device)
             op = OPS[here.op]
             inputs = op.inputs(here)

@@ -51,6 +51,14 @@ def lines(device: str, rows: list[dict[str, Any]]) -> Iterator[str]:
         cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
         yield f"| {' | '.join(cells)} |"
     yield ""
+    yield f"| {DEVICES[device].name}, tokens one by one | B × D | dtype | predicted | binds | measured |"
+    yield "|---|---|---|---|---|---|"
+    for case in gpu_cases.step_cases("cuda"):
+        prediction = MODELS[case.op](case, DEVICES[device])
+        cells = [size(case.length), f"{case.batch} × {case.channels}", case.dtype]
+        cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
+        yield f"| {' | '.join(cells)} |"
+    yield ""
     yield f"| {DEVICES[device].name}, pair_invariants of pairs × O | | dtype | predicted | binds | measured |"
     yield "|---|---|---|---|---|---|"
     for case in gpu_cases.invariants_cases("cuda"):

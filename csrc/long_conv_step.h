@@ -9,15 +9,29 @@
 
 namespace equiconv {
 
-// Squares of positions below this are added one product at a time, others by transforms.
+// A CPU adds squares of positions below this one product at a time, others by transforms. On CUDA a token
+// takes the taps within its block of so many positions itself, so these are the smallest squares.
 constexpr int kBlock = 64;
-constexpr int kLineBytes = 64;  // what channels are padded to, whatever the width of a vector
+constexpr int kWidestOfProducts = 256;  // on CUDA: squares that are added one product at a time
+constexpr int kLineBytes = 64;          // what channels are padded to, whatever the width of a vector
 
-// A filter of `channels` channels as the steps want it: the factors of the transforms, the first kBlock taps
-// of all channels (tap, channel), and for each vector of channels the spectra of the taps that squares of
-// kBlock, 2 kBlock, …, `widest` positions need. `widest` is a power of two, or 0: no squares.
+// A filter of `channels` channels as the steps want it. `widest` is that of the squares, a power of two, or
+// 0: no squares.
+//   CPU    the factors of the transforms, the first kBlock taps of all channels (tap, channel), and for each
+//          vector of channels the spectra of the taps that squares of kBlock, 2 kBlock, …, `widest` positions
+//          need;
+//   CUDA   the first taps (tap, channel), as many as squares of products need, and where there are wider ones
+//          all that these need (channel, tap).
 struct StepFilter {
   std::int64_t channels, widest;
+
+  constexpr std::int64_t first_taps() const {
+    return std::max<std::int64_t>(kBlock, 2 * std::min<std::int64_t>(widest, kWidestOfProducts));
+  }
+  constexpr std::int64_t row_taps() const { return widest > kWidestOfProducts ? 2 * widest : 0; }
+  constexpr std::int64_t values_on_cuda(int lanes_of_line) const {
+    return pitch(lanes_of_line) * first_taps() + channels * row_taps();
+  }
 
   constexpr std::int64_t roots() const { return 6 * widest; }
   constexpr std::int64_t points() const { return widest ? 2 * widest - kBlock : 0; }
@@ -37,6 +51,13 @@ struct StepFilter {
 struct LongConvStep {
   StepFilter filter;
   std::int64_t batch, samples, channels, tokens, position, rows;
+};
+
+// The taps (channel, position) of a filter, the first `count`, and where they go.
+struct StepTaps {
+  Input taps;
+  std::int64_t count;
+  void* prepared;
 };
 
 // x, gates and y have one dtype; buffer and filter what it is computed in.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from equiconv.bench import OPS, bench_orchid, harness, long_conv_decoder, orchid_runtime
+from equiconv.bench import OPS, bench_long_conv_step, bench_orchid, harness, orchid_runtime
 from equiconv.bench.harness import Entry, Timing
 
 
@@ -56,8 +56,11 @@ def test_runtime_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert (tmp_path / "runtime.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_decoding_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["long_conv_decoder", "--length", "128", "--threads", "1"])
-    monkeypatch.setattr(long_conv_decoder, "SIZES", ((1, 4, True),))
-    long_conv_decoder.main()
-    assert "times as long" in capsys.readouterr().out
+@pytest.mark.parametrize("filter", harness.FILTERS)
+@pytest.mark.parametrize("gates", [False, True])
+def test_contestants_decode_the_same(filter: str, gates: bool) -> None:
+    case = replace(bench_long_conv_step.DECODED, length=130, batch=2, channels=3, filter=filter, gates=gates)
+    for contestant in OPS["long_conv_step"].contestants:
+        for dtype, error in (("float64", 1e-12), ("bfloat16", harness.TOLERANCE["bfloat16"])):
+            entry = Entry(replace(case, dtype=dtype), contestant)
+            assert harness.error(OPS["long_conv_step"], entry) < error, entry

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from equiconv import fft_conv
-from equiconv.nn import ExplicitFilter, ImplicitFilter, LongConv, LongConvDecoder, long_conv_state
-from equiconv.nn.long_conv_state import STATES
+from equiconv.nn import ExplicitFilter, ImplicitFilter, LongConv, LongConvDecoder
+from equiconv.nn.long_conv_state import widest_square
 from equiconv.ops.long_conv_step import BLOCK
 from equiconv.reference.fft_conv import fft_conv as reference
 
@@ -175,14 +174,6 @@ def test_the_past_does_not_see_the_future(length: int, bits: int, bound: float, 
 # ---- the decoder -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["cpu", "composed"])
-def state(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The kernels of a CPU, and what other devices have."""
-    if request.param == "composed":
-        monkeypatch.delitem(STATES, "cpu")
-    return str(request.param)
-
-
 def decoded(decoder: LongConvDecoder, sizes: list[int], *signals: Tensor | None) -> Tensor:
     """The result where tokens come in chunks of these sizes, the last of them again and again."""
     x = signals[0]
@@ -197,7 +188,6 @@ def decoded(decoder: LongConvDecoder, sizes: list[int], *signals: Tensor | None)
     return torch.cat(parts, 1)
 
 
-@pytest.mark.usefixtures("state")
 @pytest.mark.parametrize("sizes", [[1], [300, 1], [1000], [5, 64, 128, 1, 3, 200, 1]], ids=str)
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize(("length", "taps"), [(1000, 1000), (1000, 150), (777, 65), (513, 1), (1, 1)])
@@ -216,7 +206,6 @@ def test_decoding_is_the_whole_convolution(
         assert decoder.position == length
 
 
-@pytest.mark.usefixtures("state")
 def test_decoding_4096_tokens() -> None:
     conv = LongConv(8, 4096)
     x = torch.randn(2, 4096, 8)
@@ -228,7 +217,6 @@ def test_decoding_4096_tokens() -> None:
     assert torch.equal(decoded(decoder, [1], x[:, :200]), y[:, :200])
 
 
-@pytest.mark.usefixtures("state")
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("chunk", [1, 17, BLOCK])
 def test_decoded_past_does_not_see_the_future(chunk: int, given: bool) -> None:
@@ -243,7 +231,6 @@ def test_decoded_past_does_not_see_the_future(chunk: int, given: bool) -> None:
     assert not torch.equal(y[:, now], changed[:, now])
 
 
-@pytest.mark.usefixtures("state")
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
 def test_decoding_half_types(low: torch.dtype) -> None:
     """Computed in float32 and rounded once, as fft_conv."""
@@ -263,27 +250,14 @@ def test_decoding_half_types(low: torch.dtype) -> None:
     assert LongConvDecoder(filter.to(low), batch=2)(x).dtype == low
 
 
-def test_decoding_costs_a_square_of_logarithms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The points that go through fft_conv: half of L at each power of two from the block to L."""
-    points = []
-
-    def counted(x: Tensor, *args: Any, **options: Any) -> Tensor:
-        points.append(x.shape[1])
-        return fft_conv(x, *args, **options)
-
-    monkeypatch.delitem(STATES, "cpu")
-    monkeypatch.setattr(long_conv_state, "fft_conv", counted)
-    length = 4096
-    decoded(LongConvDecoder(torch.randn(1, length), batch=1), [1], torch.randn(1, length, 1))
-    levels = int(math.log2(length // BLOCK))
-    assert sum(points) == length // 2 * levels
-    points.clear()
-    # Few taps need no wide squares.
-    decoded(LongConvDecoder(torch.randn(1, 65), batch=1, max_length=length), [1], torch.randn(1, length, 1))
-    assert max(points) == BLOCK
+def test_squares_are_no_wider_than_there_are_taps() -> None:
+    """Half the length at most, and none where all is one block; a square of w reaches 2 w - 1 taps."""
+    of_length = {length: widest_square(4096, length) for length in (1, 64, 65, 128, 4096, 5000)}
+    assert of_length == {1: 0, 64: 0, 65: 64, 128: 64, 4096: 2048, 5000: 4096}
+    of_taps = {taps: widest_square(taps, 4096) for taps in (1, 65, 66, 129, 130, 4096)}
+    assert of_taps == {1: 64, 65: 64, 66: 128, 129: 128, 130: 256, 4096: 2048}
 
 
-@pytest.mark.usefixtures("state")
 def test_decoder_refuses() -> None:
     filter = torch.randn(3, 8)
     decoder = LongConvDecoder(filter, batch=2)
@@ -336,7 +310,6 @@ def test_decoder_refuses() -> None:
         decoder(x)
 
 
-@pytest.mark.usefixtures("state")
 def test_decoder_is_exact_under_autocast() -> None:
     filter, x = torch.randn(3, 200), torch.randn(1, 200, 3)
     expected, decoder = fft_conv(x, filter, layout="bld"), LongConvDecoder(filter, batch=1)

@@ -266,11 +266,11 @@ void step(const LongConvStep& n, const LongConvStepTensors& a, void* scratch, in
     Steps<std::remove_pointer_t<decltype(storage)>>(n, a).run(scratch, threads, parallel);
   });
 }
-void prepare(const StepFilter& size, const Input& taps, std::int64_t count, void* prepared, int threads,
-             cpu::Parallel parallel) {
+std::int64_t filter_scratch(const StepFilter&, const StepTaps&, int) { return 0; }
+void filter(const StepFilter& size, const StepTaps& a, void*, int threads, cpu::Parallel parallel) {
   const FlushSubnormals flush;
-  with_arithmetic(taps.dtype, [&](auto t) {
-    prepare_as(size, taps, count, static_cast<decltype(t)*>(prepared), Team{parallel, threads});
+  with_arithmetic(a.taps.dtype, [&](auto t) {
+    prepare_as(size, a.taps, a.count, static_cast<decltype(t)*>(a.prepared), Team{parallel, threads});
   });
 }
 
@@ -278,5 +278,5 @@ void prepare(const StepFilter& size, const Input& taps, std::int64_t count, void
 
 namespace equiconv::cpu::EQUICONV_CAPABILITY {
 extern const LongConvStepKernels long_conv_step;
-const LongConvStepKernels long_conv_step = {step_scratch, step, prepare};
+const LongConvStepKernels long_conv_step = {step_scratch, step, filter_scratch, filter};
 }  // namespace equiconv::cpu::EQUICONV_CAPABILITY

@@ -10,9 +10,9 @@ struct LongConvStepKernels {
   std::int64_t (*step_scratch)(const LongConvStep&, const LongConvStepTensors&, int threads);
   // Takes the tokens one after the other, or where there is no x adds the square that ends at `position`.
   void (*step)(const LongConvStep&, const LongConvStepTensors&, void* scratch, int threads, Parallel);
-  // `taps` (channel, position) of them to what the steps are given.
-  void (*prepare)(const StepFilter&, const Input& taps, std::int64_t count, void* prepared, int threads,
-                  Parallel);
+  std::int64_t (*filter_scratch)(const StepFilter&, const StepTaps&, int threads);
+  // Taps to what the steps are given.
+  void (*filter)(const StepFilter&, const StepTaps&, void* scratch, int threads, Parallel);
 };
 
 // The kernels of the capability in use (capability.h).

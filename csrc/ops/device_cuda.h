@@ -6,7 +6,6 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
 #include <cstdint>
 
 #define EQUICONV_DISPATCH_KEY CUDA
@@ -21,17 +20,22 @@ __attribute__((weak)) void torch_c10_cuda_free_error_msg(char*);
 
 namespace equiconv::ops {
 
-// kernel(arguments…, workspace, stream) with workspace_bytes(arguments…) bytes of workspace. The workspace
-// returns to the allocator while the kernel may still run: what reuses it is ordered after it on the stream.
+// kernel(arguments…, workspace, stream) with workspace_bytes(arguments…) bytes of workspace; null for none,
+// as an allocation takes as long as the smallest calls. The workspace returns to the allocator while the
+// kernel may still run: what reuses it is ordered after it on the stream.
 template <class WorkspaceBytes, class Kernel, class... Arguments>
 void launch(const torch::stable::Tensor& x, WorkspaceBytes workspace_bytes, Kernel kernel,
             const Arguments&... arguments) {
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
-  const std::int64_t bytes = std::max<std::int64_t>(workspace_bytes(arguments...), 1);
+  const auto call = [&](void* workspace) {
+    STD_CUDA_CHECK(kernel(arguments..., workspace, static_cast<cudaStream_t>(stream)));
+  };
+  const std::int64_t bytes = workspace_bytes(arguments...);
+  if (bytes == 0) return call(nullptr);
   const auto workspace = torch::stable::new_empty(x, {&bytes, 1}, torch::headeronly::ScalarType::Byte);
-  STD_CUDA_CHECK(kernel(arguments..., workspace.mutable_data_ptr(), static_cast<cudaStream_t>(stream)));
+  call(workspace.mutable_data_ptr());
 }
 
 }  // namespace equiconv::ops

@@ -1,11 +1,17 @@
-// The binding of long_conv_step: schemas, argument checks, allocation. For the CPU alone.
+// The binding of long_conv_step: schemas, argument checks, allocation. Compiled once for each device.
 #include "../long_conv_step.h"
 
 #include <torch/csrc/stable/library.h>
 
+#include "signal.h"
+
+#ifdef EQUICONV_CUDA
+#include "../cuda/long_conv_step.h"
+#include "device_cuda.h"
+#else
 #include "../cpu/long_conv_step.h"
 #include "device_cpu.h"
-#include "signal.h"
+#endif
 
 namespace equiconv::ops {
 namespace {
@@ -22,11 +28,26 @@ void check_widest(std::int64_t widest) {
            widest);
 }
 
-// What the steps keep: float32 or float64, contiguous, on the CPU.
+#ifdef EQUICONV_CUDA
+struct Kernels {
+  decltype(&cuda::long_conv_step_workspace) step_scratch = cuda::long_conv_step_workspace;
+  decltype(&cuda::long_conv_step) step = cuda::long_conv_step;
+  decltype(&cuda::long_conv_step_filter_workspace) filter_scratch = cuda::long_conv_step_filter_workspace;
+  decltype(&cuda::long_conv_step_filter) filter = cuda::long_conv_step_filter;
+};
+Kernels kernels() { return {}; }
+std::int64_t values_of(const StepFilter& size, int lanes) { return size.values_on_cuda(lanes); }
+#else
+const cpu::LongConvStepKernels& kernels() { return cpu::long_conv_step(); }
+std::int64_t values_of(const StepFilter& size, int lanes) { return size.values(lanes); }
+#endif
+
+// ---- checks ----------------------------------------------------------------------------------------
+
+// What the steps keep: float32 or float64, contiguous.
 void check_kept(const char* name, const Tensor& t) {
   if (t.scalar_type() != ScalarType::Float && t.scalar_type() != ScalarType::Double)
     refuse(kOp, ": ", name, " must be float32 or float64, but is ", text(t.scalar_type()));
-  if (!t.device().is_cpu()) refuse(kOp, ": ", name, " must be on cpu, but is on ", text(t.device()));
   if (!t.is_contiguous()) refuse(kOp, ": ", name, " must be contiguous, but has strides ", text(t.strides()));
 }
 
@@ -38,6 +59,9 @@ LongConvStep check_state(const Tensor& buffer, const Tensor& filter, std::int64_
   if (filter.scalar_type() != buffer.scalar_type())
     refuse(kOp, ": filter must have the dtype of buffer, ", text(buffer.scalar_type()), ", but has ",
            text(filter.scalar_type()));
+  if (!(filter.device() == buffer.device()))
+    refuse(kOp, ": filter must be on the device of buffer, ", text(buffer.device()), ", but is on ",
+           text(filter.device()));
   check_rank(kOp, "buffer", buffer, 3, "(B, rows, channels)");
   check_widest(widest);
   LongConvStep n{};
@@ -50,22 +74,17 @@ LongConvStep check_state(const Tensor& buffer, const Tensor& filter, std::int64_
   if (const std::int64_t pitch = n.filter.pitch(lanes_of_line(buffer)); buffer.size(2) != pitch)
     refuse(kOp, ": buffer must have ", pitch, " channels, an odd number of whole lines, but has ",
            buffer.size(2));
-  if (filter.dim() != 1 || filter.size(0) != n.filter.values(lanes_of_line(buffer)))
+  if (const std::int64_t values = values_of(n.filter, lanes_of_line(buffer));
+      filter.dim() != 1 || filter.size(0) != values)
     refuse(kOp, ": filter must be what long_conv_step_filter returns for ", channels, " channels, of shape (",
-           n.filter.values(lanes_of_line(buffer)), ",), but has shape ", text(filter.sizes()));
+           values, ",), but has shape ", text(filter.sizes()));
   if (position < 0 || position > n.rows - tokens)
     refuse(kOp, ": position must be 0 to ", n.rows - tokens, ", so that the tokens have rows, but is ",
            position);
   return n;
 }
 
-void launch_step(const Tensor& buffer, const LongConvStep& n, const LongConvStepTensors& a) {
-  const auto& kernels = cpu::long_conv_step();
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
-  // Most tokens need none, and an allocation takes as long as they do.
-  if (kernels.step_scratch(n, a, threads)) launch(buffer, kernels.step_scratch, kernels.step, n, a);
-  else kernels.step(n, a, nullptr, threads, parallel);
-}
+// ---- the ops -------------------------------------------------------------------------------------------
 
 Tensor long_conv_step(const Tensor& x, const MaybeTensor& pre_gate, const MaybeTensor& post_gate,
                       const Tensor& buffer, const Tensor& filter, std::int64_t widest,
@@ -80,6 +99,9 @@ Tensor long_conv_step(const Tensor& x, const MaybeTensor& pre_gate, const MaybeT
   if (buffer.scalar_type() != kept)
     refuse(kOp, ": buffer must have the dtype that x is computed in, ", text(kept), ", but has ",
            text(buffer.scalar_type()));
+  if (!(buffer.device() == x.device()))
+    refuse(kOp, ": buffer must be on the device of x, ", text(x.device()), ", but is on ",
+           text(buffer.device()));
   if (buffer.size(0) != batch && buffer.size(0) != 1)
     refuse(kOp, ": buffer must have the batch of x, ", batch, ", or 1, for a filter each, but has ",
            buffer.size(0));
@@ -89,9 +111,10 @@ Tensor long_conv_step(const Tensor& x, const MaybeTensor& pre_gate, const MaybeT
   n.samples = together ? 1 : batch, n.channels = channels;
   const Tensor y = torch::stable::new_empty(x, x.sizes());
   if (batch == 0 || channels == 0 || n.tokens == 0) return y;
-  launch_step(buffer, n,
-              {arrays.read_signal(x), arrays.read_signal(pre_gate), arrays.read_signal(post_gate),
-               arrays.write_signal(y), dtype_of(buffer), buffer.mutable_data_ptr(), filter.const_data_ptr()});
+  launch(x, kernels().step_scratch, kernels().step, n,
+         LongConvStepTensors{arrays.read_signal(x), arrays.read_signal(pre_gate),
+                             arrays.read_signal(post_gate), arrays.write_signal(y), dtype_of(buffer),
+                             buffer.mutable_data_ptr(), filter.const_data_ptr()});
   return y;
 }
 
@@ -99,8 +122,9 @@ void long_conv_step_square(const Tensor& buffer, const Tensor& filter, std::int6
                            std::int64_t widest, std::int64_t position) {
   const LongConvStep n = check_state(buffer, filter, widest, position, 0, channels);
   if (n.batch == 0 || channels == 0) return;
-  launch_step(buffer, n,
-              {{}, {}, {}, {}, dtype_of(buffer), buffer.mutable_data_ptr(), filter.const_data_ptr()});
+  launch(buffer, kernels().step_scratch, kernels().step, n,
+         LongConvStepTensors{
+             {}, {}, {}, {}, dtype_of(buffer), buffer.mutable_data_ptr(), filter.const_data_ptr()});
 }
 
 Tensor long_conv_step_filter(const Tensor& taps, std::int64_t widest) {
@@ -108,16 +132,18 @@ Tensor long_conv_step_filter(const Tensor& taps, std::int64_t widest) {
   check_kept("taps", taps);
   check_widest(widest);
   const StepFilter size{taps.size(0), widest};
-  const std::int64_t values = size.values(lanes_of_line(taps));
+  const std::int64_t values = values_of(size, lanes_of_line(taps));
   const Tensor prepared = torch::stable::new_zeros(taps, {&values, 1});
-  cpu::long_conv_step().prepare(size, array(taps.const_data_ptr(), taps, kNone, 0, 1), taps.size(1),
-                                prepared.mutable_data_ptr(),
-                                static_cast<int>(torch::stable::get_num_threads()), parallel);
+  if (taps.size(0) == 0 || taps.size(1) == 0) return prepared;
+  launch(
+      taps, kernels().filter_scratch, kernels().filter, size,
+      StepTaps{array(taps.const_data_ptr(), taps, kNone, 0, 1), taps.size(1), prepared.mutable_data_ptr()});
   return prepared;
 }
 
 }  // namespace
 
+#ifndef EQUICONV_CUDA
 STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
 {
   m.def(
@@ -128,8 +154,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
       "()");
   m.def("long_conv_step_filter(Tensor taps, int widest) -> Tensor");
 }
+#endif
 
-STABLE_TORCH_LIBRARY_IMPL(equiconv, CPU, m)
+STABLE_TORCH_LIBRARY_IMPL(equiconv, EQUICONV_DISPATCH_KEY, m)
 {
   m.impl("long_conv_step", TORCH_BOX(&long_conv_step));
   m.impl("long_conv_step_square", TORCH_BOX(&long_conv_step_square));

@@ -80,10 +80,12 @@ def asan_environment() -> dict[str, str]:
 
 
 def library(build: str, sources: tuple[Path, ...] | None = None, kernels: Path = KERNELS) -> Path:
-    """The library with the kernels in `sources`, all in the folder `kernels` unless given."""
+    """The library with the kernels in `sources`, all in the folder `kernels` unless given. `kernels` may be a
+    copy; what is given from KERNELS itself does not depend on it."""
     name = sources[0].stem if sources else "kernels"
     sources = sources or (*sorted(kernels.glob("*.cu")), *sorted(HERE.glob("launchers/*.cpp")))
-    parts = [(s, FLAGS[build], (kernels, kernels.parent)) for s in sources]
+    folders = (KERNELS if s.parent == KERNELS else kernels for s in sources)
+    parts = [(s, FLAGS[build], (f, f.parent)) for s, f in zip(sources, folders, strict=True)]
     emulator = [s for s in sorted(HERE.glob("src/*.cpp")) if build == "race" or s.name not in IN_RACE_ONLY]
     parts += [(s, EMULATOR_FLAGS[build], ()) for s in emulator]
     with ThreadPoolExecutor(2) as pool:

@@ -100,7 +100,8 @@ def find(subject: Subject, expected: Path, builds: tuple[str, ...] = BUILDS) -> 
     kept = build.OUT / "mutants" / f"{content}.json"
     if kept.exists():
         return Outcome(**json.loads(kept.read_text()))
-    sources = (kernels / f"{subject.op}.cu", build.HERE / "launchers" / f"{subject.op}.cpp")
+    also = (build.KERNELS / f"{op}.cu" for op in checks.of(subject.op).also)  # as they are, compiled once
+    sources = (kernels / f"{subject.op}.cu", *also, build.HERE / "launchers" / f"{subject.op}.cpp")
     for name in builds:
         library = build.library(name, sources, kernels)
         outcome = run(subject.op, name, library, expected)

@@ -9,7 +9,7 @@ from ..ops.check import HALF, check_floating, check_signal, require, text
 from ..ops.fft_conv import fft_conv
 from ..ops.long_conv_step import BLOCK
 from ..ops.registration import no_autocast
-from .long_conv_state import STATES, ComposedState
+from .long_conv_state import LongConvState
 
 
 class LongConvDecoder:
@@ -82,8 +82,7 @@ class LongConvDecoder:
             self._filter = filter.to(torch.promote_types(filter.dtype, torch.float32), copy=True)
             if skip is not None:
                 self._filter[..., 0] += skip
-            state = STATES.get(filter.device.type, ComposedState)
-            self._state = state(self._filter, batch, max_length)
+            self._state = LongConvState(self._filter, batch, max_length)
 
     def reset(self) -> None:
         """Begin new sequences with the same filter."""

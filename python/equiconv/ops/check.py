@@ -59,9 +59,9 @@ def check_device(op: str, name: str, tensor: Tensor, x: Tensor, *, of: str = "x"
 
 
 def refuse_elsewhere(op: str, tensors: Mapping[str, MaybeTensor]) -> NoReturn:
-    """Say why no kernel takes these tensors, x, rel or z among them: another device, or no plain strided
-    tensor."""
-    (main,) = {"x", "rel", "z"} & tensors.keys()
+    """Say why no kernel takes these tensors: x, rel, z or else the first of them is on another device, or one
+    is no plain strided tensor."""
+    main = next((name for name in ("x", "rel", "z") if name in tensors), next(iter(tensors)))
     x = tensors[main]
     assert x is not None
     has = torch._C._dispatch_has_kernel_for_dispatch_key

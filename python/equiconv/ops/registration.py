@@ -35,16 +35,24 @@ def register(
     torch.library.register_fake(op.name(), fake, lib=_library)
     torch.library.register_vmap(op.name(), vmap, lib=_library)
     _library.impl(op, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
-    # Wherever there is no kernel: one sentence instead of the dispatcher's page.
+    _refuse_elsewhere(op, name, arguments)
+
+
+def _refuse_elsewhere(op: Any, name: str, arguments: Sequence[str]) -> None:
+    """Wherever there is no kernel: one sentence instead of the dispatcher's page."""
     elsewhere = functools.partial(_elsewhere, name, arguments)
     for key in ("CompositeExplicitAutograd", *_NESTED):
         _library.impl(op, elsewhere, key)  # type: ignore[no-untyped-call]
 
 
-def register_without_derivatives(op: Any, fake: Callable[..., Any]) -> None:
-    """An op of states, which writes into an argument or makes what another one reads."""
+def register_without_derivatives(
+    op: Any, name: str, arguments: Sequence[str], fake: Callable[..., Any]
+) -> None:
+    """An op of states, which writes into an argument or makes what another one reads; name and arguments as
+    for `register`."""
     torch.library.register_fake(op.name(), fake, lib=_library)
     _library.impl(op, torch.library.fallthrough_kernel, "Autograd")  # type: ignore[no-untyped-call]
+    _refuse_elsewhere(op, name, arguments)
 
 
 def _elsewhere(name: str, arguments: Sequence[str], *args: Any) -> NoReturn:

@@ -9,6 +9,7 @@ __all__ = [
     "fft_conv_packed",
     "fibre_conv",
     "gate",
+    "long_conv_step",
     "orchid",
     "orchid_mix",
     "pair_basis",

@@ -5,6 +5,7 @@
     ACCESSES    calls whose accesses to memory are counted
     ALLOWANCES  what may be over the ceilings of accesses, and why
     MUTATIONS   mistakes to plant
+    ALSO        ops whose launchers this one's call
 
 Without CALLS the samples of the op's contract are called, in every dtype; without ACCESSES in two.
 """
@@ -123,6 +124,7 @@ class Checks:
     accesses: list[Call]
     allowances: list[Allowance]
     mutations: list[Mutation]
+    also: tuple[str, ...]
 
 
 def of(op: str) -> Checks:
@@ -131,9 +133,10 @@ def of(op: str) -> Checks:
     module = importlib.import_module(name) if importlib.util.find_spec(name) else None
     held = {name: getattr(module, name, []) for name in ("LARGE", "ALLOWANCES", "MUTATIONS")}
     calls, accesses = getattr(module, "CALLS", []), getattr(module, "ACCESSES", [])
+    also = getattr(module, "ALSO", ())
     if not calls or not accesses:
         samples = importlib.import_module(f"test_{op}").TestContract.op.samples
         made = [Sampled(op, s.name, dtype) for dtype in DTYPES for s in samples if not s.empty]
         calls = calls or [(call, 90) for call in made]
         accesses = accesses or [call for call in made if call.dtype in ("float32", "bfloat16")]
-    return Checks(op, calls, held["LARGE"], accesses, held["ALLOWANCES"], held["MUTATIONS"])
+    return Checks(op, calls, held["LARGE"], accesses, held["ALLOWANCES"], held["MUTATIONS"], also)
