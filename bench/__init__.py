@@ -21,6 +21,7 @@ from . import (
     model_fft_conv,
     model_gate,
     model_long_conv_step,
+    model_orchid_mix,
     model_pair_invariants,
     model_pair_message,
     model_pair_moments,
@@ -33,6 +34,7 @@ from .bench_fft_conv import FFT_CONV
 from .bench_gate import GATE
 from .bench_long_conv_step import LONG_CONV_STEP
 from .bench_orchid import ORCHID
+from .bench_orchid_mix import ORCHID_MIX
 from .bench_pair_invariants import PAIR_INVARIANTS
 from .bench_pair_message import PAIR_MESSAGE
 from .bench_pair_moments import PAIR_MOMENTS
@@ -53,6 +55,7 @@ OPS: dict[str, Op] = {
         LONG_CONV_STEP,
         GATE,
         ORCHID,
+        ORCHID_MIX,
         PAIR_MESSAGE,
         PAIR_MOMENTS,
         PAIR_INVARIANTS,
@@ -83,6 +86,7 @@ MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "pair_moments": model_pair_moments.predict,
     "pair_invariants": model_pair_invariants.predict,
     "conditioned_conv": model_conditioned_conv.predict,
+    "orchid_mix": model_orchid_mix.predict,
 }
 
 __all__ = ["MODELS", "OPS", "PRESETS"]

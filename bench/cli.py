@@ -19,6 +19,7 @@ from . import (
     model,
     model_conditioned_conv,
     model_long_conv_step,
+    model_orchid_mix,
     model_pair_invariants,
     model_pair_message,
     model_pair_moments,
@@ -160,6 +161,7 @@ SIZED: dict[str, Sequence[Case]] = {
     "pair_invariants": model_pair_invariants.CASES,
     "conditioned_conv": model_conditioned_conv.CASES,
     "long_conv_step": model_long_conv_step.CASES,
+    "orchid_mix": model_orchid_mix.CASES,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .bench_conditioned_conv import ConditionedCase
+from .bench_orchid_mix import MixCase
 from .bench_pair_invariants import BUNDLE as INVARIANTS
 from .bench_pair_invariants import CLOUD, DISTANCES, InvariantsCase
 from .bench_pair_message import BULK, NARROW, PairCase
@@ -82,6 +83,21 @@ def step_cases(device: str) -> list[Case]:
     return [case, replace(case, dtype="bfloat16")]
 
 
+def mix_cases(device: str, elements: int = ELEMENTS["cuda"]) -> list[MixCase]:
+    """orchid_mix of both types where it has kernels, L = 4k."""
+    length = min(4 * KIB, elements)
+    batch, channels = sizes(length, elements)
+    return [
+        MixCase(
+            length=length, batch=batch, channels=channels, keyed=keyed, direction=direction, dtype=dtype,
+            device=device,
+        )
+        for keyed in (False, True)
+        for direction in DIRECTIONS
+        for dtype in ("float32", "bfloat16")
+    ]  # fmt: skip
+
+
 def invariants_cases(device: str) -> list[InvariantsCase]:
     """pair_invariants at the sizes of its benchmark, with 16 times the pairs; without a GPU in small. Not the
     derivatives of its gradients, which the cost model has not."""
@@ -126,6 +142,10 @@ def groups(
     plan.append(
         [Entry(case, contestant) for case in step_cases(device) for contestant in ("equiconv", "eager")]
     )
+    plan += [
+        [Entry(case, contestant) for contestant in ("equiconv", "parts", "eager")]
+        for case in mix_cases(device, elements)
+    ]
     plan += pair_groups(device)
     plan += [
         [Entry(case, contestant) for contestant in ("equiconv", "eager")] for case in invariants_cases(device)

@@ -28,6 +28,7 @@ import equiconv
 from . import MODELS, OPS, gpu_cases, harness
 from .bench_conditioned_conv import ConditionedCase
 from .bench_gate import GateCase
+from .bench_orchid_mix import MixCase
 from .bench_pair_invariants import InvariantsCase
 from .bench_pair_message import PairCase
 from .bench_pair_moments import MomentsCase
@@ -74,6 +75,9 @@ SMALL += (
     replace(STEPS, channels=5, filter="per-sample", dtype="float64"),
     ConditionedCase(length=128, batch=2, channels=3, direction="backward"),
     ConditionedCase(length=256, batch=2, channels=3, keyed=True, direction="backward"),
+    MixCase(length=128, batch=2, channels=8, direction="backward"),
+    MixCase(length=256, batch=2, channels=3, keyed=True, layout="bdl", dtype="bfloat16",
+            direction="backward"),
     MomentsCase(length=30, degree=5, orientations=2, functions=6, channels=9, direction="backward"),
     InvariantsCase(length=50, orientations=6, direction="backward"),
     InvariantsCase(length=50, orientations=1, direction="backward"),
@@ -316,7 +320,8 @@ def model(job: Job) -> None:
 
 def tables(rows: list[dict[str, Any]], ceilings: Mapping[str, float]) -> list[list[list[str]]]:
     """Milliseconds, times the floor and what binds there, and how many times as long others take."""
-    cells = [["L", "", "dtype", "", "filter", "ms", "× floor", "binds", "eager", "handwritten", "compile"]]
+    others = (*gpu_cases.BASELINES, "compile", "parts")
+    cells = [["L", "", "dtype", "", "filter", "ms", "× floor", "binds", *others]]
     for row in rows:
         direction = "both" if row["direction"] == "backward" else "forward"
         filter = row["filter"] + (" spectrum" if row["op"] == "spectral_conv" else "")
@@ -329,7 +334,7 @@ def tables(rows: list[dict[str, Any]], ceilings: Mapping[str, float]) -> list[li
             f"{1e3 * row['measured']:.3f}",
         ]
         line += [f"{row['times_floor']:.2f}", row["binds"]] if "floor" in row else ["", ""]
-        line += [f"{row[name]:.2f}" if name in row else "" for name in (*gpu_cases.BASELINES, "compile")]
+        line += [f"{row[name]:.2f}" if name in row else "" for name in others]
         cells.append(line)
     return [
         cells,

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from .bench_conditioned_conv import ConditionedCase
-from .harness import DIRECTIONS, Case
+from .harness import DIRECTIONS, DTYPES, Case
 from .model import Count, Device, Launch, Prediction
 from .model_half_spectra import HalfSpectra, chunks_of, has_kernels
 
@@ -34,30 +34,34 @@ def predict(case: Case, device: Device) -> Prediction:
     if not has_kernels(case):
         raise ValueError(f"conditioned_conv has no kernels for {case.length} positions of {case.dtype}")
     assert isinstance(case, ConditionedCase)
-    keyed = case.keyed
-    row = Row.of(case, keyed=keyed)
-    item, real = row.item, row.ring.real
-    if case.elements == 0:
-        return Prediction(device, (), real)
-    rows, weights = case.batch * case.channels, case.channels * (3 + 1 + 1) * item
-    blocks, threads = case.channels * chunks_of(case), row.threads
-    signal, static = rows * case.length * item, case.channels * case.length * item
-    setup = row.ring.fill_factors() + row.weights
+    launches: tuple[Launch, ...] = (forward(case),) if case.elements else ()
+    if case.elements and case.direction == "backward":
+        launches += backward(case)
+    return Prediction(device, launches, max(DTYPES[case.dtype].itemsize, 4))
 
-    forward = Launch(
-        "conditioned_rows", blocks, threads,
-        (setup + row.static_transform) * blocks + row.forward * rows,
-        signal * (5 + keyed) + static + weights,
+
+def forward(case: ConditionedCase, gates: int = 2, dtype: str = "") -> Launch:
+    """dtype: that of the weights, where it is not that of the signals."""
+    row = Row.of(case, keyed=case.keyed, gates=gates, weight=_weight(case, dtype))
+    blocks, signal, weights = _sizes(case, row)
+    return Launch(
+        "conditioned_rows", blocks, row.threads,
+        (row.setup + row.static_transform) * blocks + row.forward * (case.batch * case.channels),
+        signal * (3 + gates + case.keyed) + weights,
     )  # fmt: skip
-    if case.direction == "forward":
-        return Prediction(device, (forward,), real)
 
+
+def backward(case: ConditionedCase, gates: int = 2, dtype: str = "") -> tuple[Launch, ...]:
+    """gates: with one it is the post gate."""
+    row = Row.of(case, keyed=case.keyed, gates=gates, weight=_weight(case, dtype))
+    real, rows = row.ring.real, case.batch * case.channels
+    blocks, signal, weights = _sizes(case, row)
     sums, filters = blocks * WEIGHTS * real, blocks * (case.length + 2) * real
-    backward = Launch(
-        "conditioned_gradients", blocks, threads,
-        setup * blocks + row.backward * rows + row.filter_sums(rows, blocks)
+    gradients = Launch(
+        "conditioned_gradients", blocks, row.threads,
+        row.setup * blocks + row.backward * rows + row.filter_sums(rows, blocks)
         + Count(stores=blocks * 96 if real == 4 else blocks * 160),
-        signal * (9 + 2 * keyed) + static + weights + sums + filters,
+        signal * (5 + 2 * gates + 2 * case.keyed) + weights + sums + filters,
     )  # fmt: skip
     each = WEIGHTS + case.length
     totals = Launch(
@@ -65,12 +69,22 @@ def predict(case: Case, device: Device) -> Prediction:
         # a channel's 18 weights stand before its taps, so what a warp asks for lies across whole sectors
         Count(
             loads=(sums + filters) * (1 + 1 / real),
-            stores=(static + weights) * (1 + 1 / item),
+            stores=weights * (1 + 1 / row.weight),
             operations=blocks * each,
         ),
-        sums + filters + static + weights,
+        sums + filters + weights,
     )  # fmt: skip
-    return Prediction(device, (forward, backward, totals), real)
+    return gradients, totals
+
+
+def _weight(case: ConditionedCase, dtype: str) -> int:
+    return DTYPES[dtype or case.dtype].itemsize
+
+
+def _sizes(case: ConditionedCase, row: Row) -> tuple[int, int, int]:
+    """Blocks; bytes of a signal, and of the weights with the static filter."""
+    weights = case.channels * (3 + 1 + 1 + case.length) * row.weight
+    return case.channels * chunks_of(case), case.elements * row.item, weights
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,12 @@ class Row(HalfSpectra):
     """What a block does for a row of 2 N numbers."""
 
     keyed: bool = False
+    gates: int = 2
+    weight: int = 4  # bytes of one
+
+    @property
+    def setup(self) -> Count:
+        return self.ring.fill_factors() + self.weights
 
     @property
     def weights(self) -> Count:
@@ -87,7 +107,7 @@ class Row(HalfSpectra):
     @property
     def static_transform(self) -> Count:
         """A filter lies as (D, L)."""
-        return self.transform + Count(loads=2 * self.ring.n * self.item)
+        return self.transform + Count(loads=2 * self.ring.n * self.weight)
 
     def taps(self, width: int = 3) -> Count:
         """H at two frequencies: the neighbours of each, and as many broadcasts of weights, and two more."""
@@ -111,20 +131,22 @@ class Row(HalfSpectra):
     @property
     def forward(self) -> Count:
         inputs = 2 + self.keyed  # x, query, key
-        count = self.transform * inputs + self.load(inputs + 1) + self.conditioning
+        count = self.transform * inputs + self.load(inputs) + self.conditioning
         count += self.taps() + self.two * 3 + self.operations(get=2, put=1, product=1)
-        return count + self.way_back + self.load(1) + self.store(1)
+        return count + self.way_back + self.load(self.gates) + self.store(1)
 
     @property
     def backward(self) -> Count:
         signals = 3 + 2 * self.keyed  # x, grad_out, query, key twice
-        count = self.transform * signals + self.load(signals + 2)
+        count = self.transform * signals + self.load(signals + self.gates)
         count += self.static_transform + self.conditioning * 2
         count += self.taps() + self.two * 2 + self.operations(get=1)  # H
         count += self.two * 6 + self.operations(get=2, put=2, product=3)  # the product
         count += self._weight_sums() + self._adjoint()
         ways_back = 3 + self.keyed
-        return count + self.way_back * ways_back + self.load(3) + self.store(ways_back + 1)
+        # a row that goes back to the gradients of x and of its gate is multiplied with x either way
+        count += self.way_back * ways_back + self.load(1 + self.gates)
+        return count + self.store(ways_back - 1 + self.gates)
 
     def _weight_sums(self, width: int = 3) -> Count:
         n, mid = self.ring.n, width // 2

@@ -205,7 +205,7 @@ def test_binaries_do_not_tell_where_they_were_built(binary: Path) -> None:
 @pytest.mark.skipif(not CUDA_BUILT, reason="built without CUDA kernels")
 def test_cuda_library_loads_into_any_torch() -> None:
     """It registers a CUDA kernel for every op that has a CPU kernel, and disturbs nothing. Those of
-    spectral_conv and conditioned_conv are chosen from Python."""
+    spectral_conv, conditioned_conv and orchid_mix are chosen from Python."""
     code = """if True:
         import json, torch, equiconv
         ops = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("equiconv::")]
@@ -224,7 +224,7 @@ def test_cuda_library_loads_into_any_torch() -> None:
     on_cuda_only = {name.partition("::")[2] for name, (cpu, cuda) in kernels.items() if cuda and not cpu}
     assert on_cuda_only == {
         f"{op}_{part}"
-        for op in ("spectral_conv", "conditioned_conv")
+        for op in ("spectral_conv", "conditioned_conv", "orchid_mix")
         for part in ("fuses", "fused", "fused_backward")
     }
     assert y[0][0] == pytest.approx([1, 2, 3, 4])

@@ -1,15 +1,23 @@
-// The binding of orchid_mix: schema, argument checks, allocation. For the CPU; on CUDA it is a composition of
-// other ops, in Python.
+// The binding of orchid_mix: schema, argument checks, allocation. Compiled once for each device. The CUDA
+// kernels take some lengths only, so there they are ops of their own, and Python chooses between them and a
+// composition of other ops.
 #include "../orchid_mix.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <array>
+#include <string>
 #include <tuple>
 
+#include "signal.h"
+
+#ifdef EQUICONV_CUDA
+#include "../cuda/orchid_mix.h"
+#include "device_cuda.h"
+#else
 #include "../cpu/orchid_mix.h"
 #include "device_cpu.h"
-#include "signal.h"
+#endif
 
 namespace equiconv::ops {
 namespace {
@@ -104,6 +112,29 @@ void check_gradient(const Tensor& grad, const Tensor& z, const ConditionedConv& 
 
 // ---- the ops -------------------------------------------------------------------------------------------
 
+#ifdef EQUICONV_CUDA
+struct Kernels {
+  decltype(&cuda::orchid_mix_forward_workspace) forward_scratch = cuda::orchid_mix_forward_workspace;
+  decltype(&cuda::orchid_mix_backward_workspace) backward_scratch = cuda::orchid_mix_backward_workspace;
+  decltype(&cuda::orchid_mix_forward) forward = cuda::orchid_mix_forward;
+  decltype(&cuda::orchid_mix_backward) backward = cuda::orchid_mix_backward;
+};
+Kernels kernels() { return {}; }
+const std::string kForward = "orchid_mix_fused", kBackward = "orchid_mix_fused_backward";
+
+// Whether there are kernels for rows like those of z, on its device; of no other length they take a call.
+bool orchid_mix_fuses(const Tensor& z, std::int64_t layout) {
+  const Axes axes = axes_of(kOp, layout);
+  check_floating(kOp, "z", z);
+  check_rank(kOp, "z", z, 3, axes.channel == 1 ? "(B, 3D, L)" : "(B, L, 3D)");
+  const torch::stable::accelerator::DeviceGuard guard(z.get_device_index());
+  return cuda::orchid_mix_fuses(z.size(axes.position), dtype_of(z));
+}
+#else
+const cpu::OrchidMixKernels& kernels() { return cpu::orchid_mix(); }
+const std::string kForward = "orchid_mix", kBackward = "orchid_mix_backward";
+#endif
+
 bool is_empty(const ConditionedConv& call) {
   return call.batch == 0 || call.channels == 0 || call.length == 0;
 }
@@ -156,8 +187,7 @@ Tensor orchid_mix(const Tensor& z, const Tensor& short_filter, const MaybeTensor
   if (is_empty(call)) return y;
   const Arrays of{axes};
   const Input in = of.read_signal(z);
-  const auto& kernels = cpu::orchid_mix();
-  launch(z, kernels.forward_scratch, kernels.forward, call,
+  launch(z, kernels().forward_scratch, kernels().forward, call,
          ConditionedConvForward{third(in, 2, call.channels),
                                 {},
                                 {},
@@ -222,8 +252,7 @@ orchid_mix_backward(const Tensor& grad_out, const Tensor& z, const Tensor& short
     give(OrchidMix::kX, kShortFilter, kShortBias, 2);
     give(OrchidMix::kQuery, kQueryFilter, kQueryBias, 0);
     give(OrchidMix::kKey, kKeyFilter, kKeyBias, 0);
-    const auto& kernels = cpu::orchid_mix();
-    launch(z, kernels.backward_scratch, kernels.backward, call,
+    launch(z, kernels().backward_scratch, kernels().backward, call,
            ConditionedConvBackward{of.read_signal(grad_out),
                                    third(in, 2, call.channels),
                                    {},
@@ -252,24 +281,32 @@ orchid_mix_backward(const Tensor& grad_out, const Tensor& z, const Tensor& short
 
 STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
 {
-  m.def(
-      "orchid_mix(Tensor z, Tensor short_filter, Tensor? short_bias, Tensor query_filter, "
-      "Tensor? query_bias, Tensor? key_filter, Tensor? key_bias, Tensor frequency_filter, "
-      "Tensor? frequency_bias, Tensor? filter, Tensor? skip, bool circular, int layout) -> Tensor");
-  m.def(
-      "orchid_mix_backward(Tensor grad_out, Tensor z, Tensor short_filter, Tensor? short_bias, "
-      "Tensor query_filter, Tensor? query_bias, Tensor? key_filter, Tensor? key_bias, "
-      "Tensor frequency_filter, Tensor? frequency_bias, Tensor? filter, Tensor? skip, bool circular, "
-      "int layout, bool need_z, bool need_short_filter, bool need_short_bias, bool need_query_filter, "
-      "bool need_query_bias, bool need_key_filter, bool need_key_bias, bool need_frequency_filter, "
-      "bool need_frequency_bias, bool need_filter, bool need_skip) -> (Tensor, Tensor, Tensor, Tensor, "
-      "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+#ifdef EQUICONV_CUDA
+  m.def("orchid_mix_fuses(Tensor z, int layout) -> bool");
+#endif
+  m.def((kForward +
+         "(Tensor z, Tensor short_filter, Tensor? short_bias, Tensor query_filter, Tensor? query_bias, "
+         "Tensor? key_filter, Tensor? key_bias, Tensor frequency_filter, Tensor? frequency_bias, "
+         "Tensor? filter, Tensor? skip, bool circular, int layout) -> Tensor")
+            .c_str());
+  m.def((kBackward +
+         "(Tensor grad_out, Tensor z, Tensor short_filter, Tensor? short_bias, Tensor query_filter, "
+         "Tensor? query_bias, Tensor? key_filter, Tensor? key_bias, Tensor frequency_filter, "
+         "Tensor? frequency_bias, Tensor? filter, Tensor? skip, bool circular, int layout, bool need_z, "
+         "bool need_short_filter, bool need_short_bias, bool need_query_filter, bool need_query_bias, "
+         "bool need_key_filter, bool need_key_bias, bool need_frequency_filter, bool need_frequency_bias, "
+         "bool need_filter, bool need_skip) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
+         "Tensor, Tensor, Tensor, Tensor)")
+            .c_str());
 }
 
-STABLE_TORCH_LIBRARY_IMPL(equiconv, CPU, m)
+STABLE_TORCH_LIBRARY_IMPL(equiconv, EQUICONV_DISPATCH_KEY, m)
 {
-  m.impl("orchid_mix", TORCH_BOX(&orchid_mix));
-  m.impl("orchid_mix_backward", TORCH_BOX(&orchid_mix_backward));
+#ifdef EQUICONV_CUDA
+  m.impl("orchid_mix_fuses", TORCH_BOX(&orchid_mix_fuses));
+#endif
+  m.impl(kForward.c_str(), TORCH_BOX(&orchid_mix));
+  m.impl(kBackward.c_str(), TORCH_BOX(&orchid_mix_backward));
 }
 
 }  // namespace equiconv::ops

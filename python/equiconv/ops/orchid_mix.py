@@ -76,9 +76,12 @@ def orchid_mix(
     With circular padding y shifts as z does, exactly but for rounding.
 
     On a CPU z is read once and y written once; what the short convolutions make stays in the cache, and is
-    made again for backward, which keeps z and the weights alone and writes one gradient of z. Derivatives of
-    which a graph is wanted, those in forward mode, and all on CUDA are made by ``short_conv_gated``,
-    ``short_conv`` and ``conditioned_conv``, one after another (on CUDA not yet run on a GPU). Compilation,
+    made again for backward, which keeps z and the weights alone and writes one gradient of z. On CUDA it
+    goes through memory, as rows, in float32 for half types: 2 or with a key 3 of them for each of y,
+    backward 4 or 5. There are kernels (not yet run on a GPU) where ``conditioned_conv`` has them, L = 64,
+    128, …, 8192 (float64: to 4096), and a block has 81 KB of shared memory (float64: 162). Derivatives of
+    which a graph is wanted, those in forward mode, and other lengths on CUDA are made by
+    ``short_conv_gated``, ``short_conv`` and ``conditioned_conv``, one after another. Compilation,
     torch.func (vmap calls once for each entry), autocast, strides and bits are as for
     :func:`equiconv.short_conv`.
 
@@ -347,6 +350,23 @@ class _MixOp(ClosedOp):
 _op = _MixOp(name=_OP, arguments=_ARGUMENTS, weights=tuple(range(1, 11)))
 _op.register(_fake, _fake_backward)
 
+
+# ---- CUDA --------------------------------------------------------------------------------------------------
+
+
+def _on_cuda(*args: Any) -> Tensor:
+    ops = torch.ops.equiconv
+    fuses = ops.orchid_mix_fuses(args[0], args[12])
+    y: Tensor = (ops.orchid_mix_fused if fuses else _composition)(*args)
+    return y
+
+
+def _on_cuda_backward(grad_out: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    ops = torch.ops.equiconv
+    fuses = ops.orchid_mix_fuses(args[0], args[12])
+    return tuple((ops.orchid_mix_fused_backward if fuses else _composition_backward)(grad_out, *args))
+
+
 if torch._C._dispatch_has_kernel_for_dispatch_key("equiconv::fft_conv", "CUDA"):
-    torch.library.impl(_op.forward.name(), "CUDA", _composition)
-    torch.library.impl(_op.backward.name(), "CUDA", _composition_backward)
+    torch.library.impl(_op.forward.name(), "CUDA", _on_cuda)
+    torch.library.impl(_op.backward.name(), "CUDA", _on_cuda_backward)
