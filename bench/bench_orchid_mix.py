@@ -93,6 +93,7 @@ ORCHID_MIX = Op(
     contestants={
         "equiconv": orchid_mix,
         "parts": of(equiconv.short_conv_gated, equiconv.short_conv, equiconv.conditioned_conv),
+        # its weights lie in conv1d's order
         "eager": of(bench_short_conv.eager_gated, bench_short_conv.eager, bench_conditioned_conv.eager),
     },
     reference=reference,
