@@ -32,7 +32,8 @@ from equiconv import build_info
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 DEVICES = ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
-CAPABILITIES = ("baseline", "avx2", "avx512")  # "amx": pair_message has kernels for it too
+CAPABILITIES = ("baseline", "avx2", "avx512")  # what every op has kernels for
+ALL_CAPABILITIES = (*CAPABILITIES, "avx512_bf16", "amx")  # pair_message for these too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +142,8 @@ class Op:
     @property
     def capability_in_use(self) -> str:
         """Which of its kernels run here: those of this processor, or of the best below it."""
-        order = (*CAPABILITIES, "amx")
-        best = order.index(build_info()["cpu_capability"])
-        return max((c for c in self.capabilities if order.index(c) <= best), key=order.index)
+        best = ALL_CAPABILITIES.index(build_info()["cpu_capability"])
+        return max(set(self.capabilities) & set(ALL_CAPABILITIES[: best + 1]), key=ALL_CAPABILITIES.index)
 
     @property
     def small(self) -> list[Sample]:

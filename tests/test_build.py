@@ -16,7 +16,7 @@ import torch
 import equiconv
 
 ROOT = Path(__file__).parent.parent
-CAPABILITIES = ("baseline", "avx2", "avx512", "amx")
+CAPABILITIES = ("baseline", "avx2", "avx512", "avx512_bf16", "amx")
 BINARIES = Path(equiconv._C.__file__).parent
 VARIABLES = ("EQUICONV_CPU_CAPABILITY", "EQUICONV_TORCH_DIR")
 CUDA_BUILT = equiconv.build_info()["nvcc"] is not None
@@ -164,7 +164,8 @@ def test_unknown_capability_is_a_sentence() -> None:
     ran, sentence = info(EQUICONV_CPU_CAPABILITY="sse9")
     assert not ran
     assert sentence == (
-        "ImportError: equiconv: EQUICONV_CPU_CAPABILITY must be baseline, avx2, avx512 or amx, but is sse9"
+        "ImportError: equiconv: EQUICONV_CPU_CAPABILITY must be baseline, avx2, avx512, avx512_bf16 or amx, "
+        "but is sse9"
     )
 
 

@@ -79,6 +79,9 @@ SAMPLES = (
     sample("odd-large", 9, 8, 40, 2, 70, 65),
     sample("odd-large-shared", 9, 8, 40, 3, 65, 96, **SHARED),
     sample("odd-large-float32-weight", 9, 8, 40, 2, 66, 80, float32=frozenset(["weight"])),
+    sample("many-pairs", 12, 9, 170, 3, 66, 40),
+    sample("many-pairs-cloud", 40, 2, 300, 1, 64, 33, **CLOUD),
+    sample("many-pairs-float32-weight", 9, 8, 130, 2, 70, 20, strided=True, float32=frozenset(["weight"])),
     sample("one-receiver", 50, 1, 1000, 2, 8, 20),
     sample("one-sender", 1, 50, 400, 2, 8, 20),
     sample("many-receivers", 40, 3000, 500, 1, 4, 16),
@@ -192,7 +195,7 @@ class TestContract(contract.Contract):
         exact=reference,
         of_squares=reference,  # the op sums products of the arguments' entries
         dispatched=dispatched,
-        capabilities=(*contract.CAPABILITIES, "amx"),
+        capabilities=contract.ALL_CAPABILITIES,
         on_emulator=on_emulator,
     )
 

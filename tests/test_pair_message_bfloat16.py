@@ -1,4 +1,4 @@
-"""What bfloat16 must keep to where a processor has a unit of its own for it."""
+"""What bfloat16 must keep to where a processor has a unit, or instructions, of its own for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from equiconv import pair_message
 from equiconv.graph import Graph
 from equiconv.reference.pair_message import pair_message as reference
 
-POINTS, DEGREE, ORIENTATIONS = 40, 5, 3
+POINTS, DEGREE, ORIENTATIONS = 40, 9, 3
 PAIRS = POINTS * DEGREE
 SIZES = ((64, 64), (70, 65), (33, 200))  # functions, channels: those that fill tiles, and others
 
@@ -34,6 +34,20 @@ def gradients(x: Tensor, basis: Tensor, weight: Tensor, graph: Graph, grad_out: 
 def assert_rounded_once(y: Tensor, exact: Tensor) -> None:
     """Half a step of bfloat16, 2^-8 of the value, beside what float32 sums lose; NaN and infinity alike."""
     torch.testing.assert_close(y.double(), exact, rtol=1.01 * 2**-8, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("shared", [False, True])
+def test_results_are_rounded_once(sizes: tuple[int, int], shared: bool) -> None:
+    """The result, and all gradients: whatever is multiplied, no product is rounded to bfloat16."""
+    x, basis, weight, graph = arguments(*sizes, shared=shared)
+    grad_out = torch.randn_like(x)
+    results = gradients(x, basis, weight, graph, grad_out)
+    doubles = [t.double().requires_grad_() for t in (x, basis, weight)]
+    y = reference(*doubles, graph)
+    exact = [y.detach(), *torch.autograd.grad(y, doubles, grad_out.double())]
+    for result, wanted in zip(results, exact, strict=True):
+        assert_rounded_once(result, wanted)
 
 
 @pytest.mark.parametrize("sizes", SIZES)

@@ -33,7 +33,7 @@ Choice choose() {
   const std::string start = std::string("equiconv: ") + variable;
   const auto found = std::find(capability_names.begin(), capability_names.end(), value);
   if (found == capability_names.end())
-    return {detected, start + " must be baseline, avx2, avx512 or amx, but is " + value};
+    return {detected, start + " must be baseline, avx2, avx512, avx512_bf16 or amx, but is " + value};
   const auto wanted = static_cast<Capability>(found - capability_names.begin());
   if (wanted > detected)
     return {detected, start + " is " + value + ", but this machine has only " + name(detected)};
@@ -56,6 +56,12 @@ bool has_amx() {
   return false;
 #endif
 }
+
+// AMD's dot products of bfloat16 are as fast as fused multiply-adds (measured on a Zen 5). On a Sapphire Rapids,
+// which has them too, one takes as long as four.
+bool has_fast_dot_products() {
+  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 // When loaded, so that a later change of the environment cannot part the kernels from what build_info() says.
@@ -71,7 +77,8 @@ Capability detected_capability() {
   if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")))
     return Capability::avx2;
-  return has_amx() ? Capability::amx : Capability::avx512;
+  if (has_amx()) return Capability::amx;
+  return has_fast_dot_products() ? Capability::avx512_bf16 : Capability::avx512;
 #else
   return Capability::baseline;
 #endif

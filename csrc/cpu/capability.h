@@ -5,8 +5,9 @@
 
 namespace equiconv::cpu {
 
-enum class Capability { baseline, avx2, avx512, amx };  // each includes those before it
-inline constexpr std::array<std::string_view, 4> capability_names{"baseline", "avx2", "avx512", "amx"};
+enum class Capability { baseline, avx2, avx512, avx512_bf16, amx };  // each includes those before it
+inline constexpr std::array<std::string_view, 5> capability_names{"baseline", "avx2", "avx512", "avx512_bf16",
+                                                                  "amx"};
 
 // The best capability of this machine.
 Capability detected_capability();

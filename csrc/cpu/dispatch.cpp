@@ -18,6 +18,7 @@ template <class Kernels>
 const Kernels& choose(const Kernels& baseline, const Kernels& avx2, const Kernels& avx512) {
   switch (cpu_capability()) {
     case Capability::amx:
+    case Capability::avx512_bf16:
     case Capability::avx512: return avx512;
     case Capability::avx2: return avx2;
     default: return baseline;
@@ -63,12 +64,16 @@ extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
 extern const PairInvariantsKernels pair_invariants;
 }  // namespace avx512
+namespace avx512_bf16 {  // of the ops that multiply matrices
+extern const PairMessageKernels pair_message;
+}  // namespace avx512_bf16
 namespace amx {  // of the ops that multiply matrices
 extern const PairMessageKernels pair_message;
 }  // namespace amx
 #else
 namespace avx2 = baseline;
 namespace avx512 = baseline;
+namespace avx512_bf16 = baseline;
 namespace amx = baseline;
 #endif
 
@@ -88,6 +93,7 @@ const OrchidMixKernels& orchid_mix() {
 
 const PairMessageKernels& pair_message() {
   if (cpu_capability() == Capability::amx) return amx::pair_message;
+  if (cpu_capability() == Capability::avx512_bf16) return avx512_bf16::pair_message;
   return choose(baseline::pair_message, avx2::pair_message, avx512::pair_message);
 }
 

@@ -6,7 +6,8 @@
 // lies in blocks of a tile's columns, which pass through the inner caches again and again; basis and out go
 // by once, features as often as they are sent.
 //
-// bfloat16 is multiplied on a matrix unit where there is one, and it pays (row_product_amx.h).
+// bfloat16 is multiplied on a matrix unit where there is one, and it pays (row_product_amx.h), or by dot
+// products where these are fast (row_product_dot.h, pair_message_dot.h).
 //
 // Both gradients start from rows p = x[s] * grad_out[r], some dozens at a time: that of basis is p times the
 // transposed weight, that of the weight the basis transposed times p. Where a basis row serves both
@@ -24,8 +25,12 @@
 #include "pairs.h"
 #include "row_product.h"
 #include "team.h"
+#include "weight_runs.h"
 #if defined(__AMX_BF16__)
 #include "row_product_amx.h"
+#elif defined(__AVX512BF16__)
+#include "pair_message_dot.h"
+#include "row_product_dot.h"
 #endif
 
 namespace {
@@ -81,16 +86,18 @@ class Aggregate {
 
  private:
   static constexpr int kRows = Product::kRows;
+  using Entry = typename Product::Entry;
   // Groups and orientations of one piece of work.
   struct Work {
     std::int64_t group, group_end, o, o_end;
   };
   struct Slot {
-    T *open, *copies;  // the sums of a group that goes on in the next tile; a tile's basis rows
+    T* open;        // the sums of a group that goes on in the next tile
+    Entry* copies;  // a tile's basis rows
     typename Product::LeftRoom left;
     Slot(const Aggregate& f, Arena& arena) : left(f.product_, arena) {
       open = arena.take<T>((f.size_.orientations + f.cuts_ - 1) / f.cuts_ * f.columns_);
-      copies = arena.take<T>(f.basis_.room(kRows));
+      copies = arena.take<Entry>(f.basis_.room(kRows));
     }
   };
   // Consecutive pairs: bit m of `ends` tells that pair m is its group's last.
@@ -134,7 +141,7 @@ class Aggregate {
   void messages(const Tile& tile, const Work& work, const typename Product::Right& weight, Slot& slot) const {
     const std::int64_t together = size_.shared ? work.o_end - work.o : 1;  // orientations of one filter
     for (std::int64_t o = work.o; o < work.o_end; o += together) {
-      const T* basis[kRows];
+      const Entry* basis[kRows];
       for (int m = 0; m < kRows; ++m) basis[m] = basis_.get(tile.row[m], o, m, slot.copies);
       const auto left = product_.prepare(basis, slot.left);
       if (o + together < work.o_end) fetch<S>(tile.first, tile.count, o + together);
@@ -191,7 +198,7 @@ class Aggregate {
   PairAggregate a_;
   Groups groups_;
   Product product_;
-  BasisRows<T> basis_;
+  BasisRows<typename Product::Entry> basis_;
   Team team_;
   std::int64_t columns_, pieces_, cuts_;
 };
@@ -211,7 +218,7 @@ class Gradients {
         functions_(round_up(size.functions, Outer::kWhole)),
         product_(size.channels, size.functions, products_parts(), parts_of(a.weight.dtype)),
         outer_(size.functions, size.channels, columns_, parts_of(a.basis.dtype), products_parts()) {
-    runs_ = std::clamp<std::int64_t>(rows_ / kRunRows, 1, kRuns);
+    runs_ = weight_runs(size);
   }
 
   std::int64_t scratch() const {
@@ -222,6 +229,7 @@ class Gradients {
   }
 
   void run(void* scratch) const {
+    if (!a_.grad_basis && !a_.grad_weight) return;
     const FlushSubnormals flush;
     Arena arena(scratch);
     typename Product::Right weight(product_, arena);
@@ -241,7 +249,10 @@ class Gradients {
         for (; row < end; row += kBlock) block<S>(row, std::min(row + kBlock, end), group, slot, weight);
       });
     });
-    if (a_.grad_weight) finish(slots);
+    if (!a_.grad_weight) return;
+    std::vector<T*> sums;
+    for (const Slot& slot : slots) sums.push_back(slot.grad_weight);
+    add_runs(size_, a_.grad_weight, team_, sums, columns_);
   }
 
  private:
@@ -250,8 +261,6 @@ class Gradients {
     const bool alone = size_.filters() == size_.orientations && size_.reversals() == 0;
     return alone && a_.x.dtype == DType::bfloat16 ? 2 : 3;
   }
-  // The gradient of the weight is summed in runs of rows that depend on the sizes alone.
-  static constexpr std::int64_t kRuns = 32, kRunRows = 256;
   static constexpr int kRows = Product::kRows;
   static constexpr std::int64_t kBlock = Outer::kBlock;  // rows at a time
 
@@ -340,25 +349,6 @@ class Gradients {
     }
   }
 
-  // The sum over the runs, pairwise.
-  void finish(const std::vector<Slot>& slots) const {
-    for (std::int64_t step = 1; step < runs_; step *= 2)
-      team_(runs_, [&](std::int64_t i) {
-        if (i % (2 * step) || i + step >= runs_) return;
-        T* total = slots[std::size_t(i)].grad_weight;
-        const T* more = slots[std::size_t(i + step)].grad_weight;
-        for (std::int64_t n = 0; n < functions_ * columns_; ++n) total[n] += more[n];
-      });
-    with_storage(a_.grad_weight.dtype, [&](auto* storage) {
-      using S = std::remove_pointer_t<decltype(storage)>;
-      if constexpr (std::is_same_v<typename Arithmetic<S>::type, T>)
-        for (std::int64_t k = 0; k < size_.functions; ++k)
-          for (std::int64_t c = 0; c < size_.channels; ++c)
-            narrow(row_of<S>(a_.grad_weight, k, 0) + c * a_.grad_weight.entry,
-                   slots[0].grad_weight[k * columns_ + c]);
-    });
-  }
-
   PairMessage size_;
   PairGradients a_;
   Groups groups_;
@@ -393,9 +383,21 @@ auto with_products([[maybe_unused]] const PairMessage& size, DType dtype, F f) {
   return with_arithmetic(dtype, [&](auto zero) { return f(InRegisters<decltype(zero)>{}); });
 }
 
+// Two calls, in the same scratch.
+template <class First, class Second>
+struct InTurn {
+  First first;
+  Second second;
+  std::int64_t scratch() const { return std::max(first.scratch(), second.scratch()); }
+  void run(void* scratch) const { first.run(scratch), second.run(scratch); }
+};
 template <class F>
 auto with_aggregate(const PairMessage& size, const PairAggregate& a, int threads, cpu::Parallel parallel,
                     F f) {
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+  if (a.basis.dtype == DType::bfloat16 && a.weight.dtype == DType::bfloat16)
+    return f(Aggregate<float, DotProduct>(size, a, threads, parallel));
+#endif
   return with_products(size, a.x.dtype, [&](auto products) {
     using P = decltype(products);
     // Sums are in out, so not those of half types.
@@ -407,6 +409,15 @@ auto with_aggregate(const PairMessage& size, const PairAggregate& a, int threads
 template <class F>
 auto with_gradients(const PairMessage& size, const PairGradients& a, int threads, cpu::Parallel parallel,
                     F f) {
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+  if (pays_by_moments(size, a)) {
+    PairGradients of_basis = a;
+    of_basis.grad_weight = {};
+    using OfBasis = Gradients<float, RegisterProduct<float>, RegisterOuter<float>>;
+    return f(InTurn<OfBasis, WeightByMoments>{OfBasis(size, of_basis, threads, parallel),
+                                              WeightByMoments(size, a, threads, parallel)});
+  }
+#endif
   return with_products(size, a.x.dtype, [&](auto products) {
     using P = decltype(products);
     return f(Gradients<typename P::T, typename P::Product, typename P::Outer>(size, a, threads, parallel));

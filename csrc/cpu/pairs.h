@@ -68,13 +68,15 @@ StridedRow<S> features(const InputRows& a, std::int64_t point, std::int64_t orie
 // and filled up with zeros.
 template <class T>
 class BasisRows {
+  using Real = typename Arithmetic<T>::type;
+
  public:
   BasisRows(const InputRows& basis, std::int64_t functions, std::int64_t multiple,
             const Antipodes& antipodes = {})
       : basis_(basis),
         antipodes_(antipodes),
         functions_(functions),
-        pitch_(round_up(functions, std::max<std::int64_t>(multiple, kLanes<T>))) {
+        pitch_(round_up(functions, std::max<std::int64_t>(multiple, kLanes<Real>))) {
     with_storage(basis.dtype, [&](auto* storage) {
       in_place_ = std::is_same_v<decltype(storage), T*> && basis.entry == 1 && functions % multiple == 0;
     });
@@ -85,9 +87,9 @@ class BasisRows {
     find(pair, orientation);
     if (in_place_) return row_of<T>(basis_, pair, orientation);
     T* copy = copies + i * pitch_;
-    with_arithmetic_storage<T>(basis_.dtype, [&](auto* storage) {
+    with_arithmetic_storage<Real>(basis_.dtype, [&](auto* storage) {
       const auto row = features<std::remove_pointer_t<decltype(storage)>>(basis_, pair, orientation);
-      for (std::int64_t k = 0; k < pitch_; k += kLanes<T>)
+      for (std::int64_t k = 0; k < pitch_; k += kLanes<Real>)
         store(copy + k, row.vector(k, std::max<std::int64_t>(functions_ - k, 0)));
     });
     return copy;

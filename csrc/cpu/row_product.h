@@ -1,6 +1,6 @@
 // The two products of pair_message in registers, for any type and processor: rows times a packed matrix, a
 // tile of rows at a time, and sums of outer products of rows. row_product_amx.h has the same on a matrix
-// unit.
+// unit, row_product_dot.h the first by dot products.
 #pragma once
 #include <cstdint>
 
@@ -13,6 +13,7 @@ namespace {
 template <class T>
 class RegisterProduct {
  public:
+  using Entry = T;  // of rows
   static constexpr int kRows = kTileRows;
   static constexpr std::int64_t kMultiple = 1;  // rows are readable up to a multiple of it, zeros beyond
   struct Session {};                            // what a thread has while it multiplies

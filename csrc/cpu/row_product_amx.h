@@ -19,6 +19,7 @@ constexpr bool pays_on_matrix_unit(std::int64_t functions, std::int64_t channels
 
 class AmxProduct {
  public:
+  using Entry = float;
   static constexpr int kRows = 2 * kSide;
   static constexpr std::int64_t kMultiple = kStep;
   using Session = MatrixUnit;

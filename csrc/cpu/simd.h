@@ -41,6 +41,10 @@ template <>
 struct VectorOf<double> {
   typedef double type __attribute__((vector_size(kVectorBytes)));
 };
+template <>
+struct VectorOf<std::uint32_t> {
+  typedef std::uint32_t type __attribute__((vector_size(kVectorBytes)));
+};
 template <class T>
 using Vec = typename VectorOf<T>::type;
 
@@ -115,6 +119,11 @@ inline Vec<double> load(const double* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
+inline Vec<std::uint32_t> load(const std::uint32_t* p) {
+  Vec<std::uint32_t> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
 inline void store(float* p, Vec<float> v) { std::memcpy(p, &v, sizeof v); }
 inline void store(double* p, Vec<double> v) { std::memcpy(p, &v, sizeof v); }
 
@@ -143,7 +152,7 @@ inline void fence() {
 }
 
 typedef std::uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
-typedef std::uint32_t WordBits __attribute__((vector_size(kVectorBytes)));
+using WordBits = Vec<std::uint32_t>;
 
 // The nearest bfloat16, in the lower half of each lane.
 inline WordBits nearest_bfloat16(Vec<float> v) {

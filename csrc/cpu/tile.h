@@ -22,23 +22,31 @@ constexpr std::int64_t kTileColumns = kTileVectors * kLanes<T>;
 
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
+// What a sum is increased by: a product of numbers. (row_product_dot.h has two.)
+struct AddProduct {
+  template <class V>
+  EQUICONV_INLINE void operator()(V& sum, V a, V b) const {
+    sum += a * b;
+  }
+};
+
 // sum[m][v] = sum over k < depth of left(m, k) * right[k * pitch + v-th vector]
-template <class T, int M, int V, class Left>
-EQUICONV_INLINE void multiply(std::int64_t depth, const Left& left, const T* right, std::int64_t pitch,
-                              Vec<T> (&sum)[M][V]) {
+template <class T, int M, int V, class Left, class Entry, class Add = AddProduct>
+EQUICONV_INLINE void multiply(std::int64_t depth, const Left& left, const Entry* right, std::int64_t pitch,
+                              Vec<T> (&sum)[M][V], Add add = {}) {
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) sum[m][v] = Vec<T>{};
   for (std::int64_t k = 0; k < depth; ++k, right += pitch) {
-    Vec<T> b[V];
+    Vec<Entry> b[V];
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) b[v] = load(right + v * kLanes<T>);
+    for (int v = 0; v < V; ++v) b[v] = load(right + v * kLanes<Entry>);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
-      const Vec<T> a = splat(left(m, k));
+      const Vec<Entry> a = splat(left(m, k));
 #pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) sum[m][v] += a * b[v];
+      for (int v = 0; v < V; ++v) add(sum[m][v], a, b[v]);
     }
   }
 }
