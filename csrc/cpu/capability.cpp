@@ -57,11 +57,9 @@ bool has_amx() {
 #endif
 }
 
-// AMD's dot products of bfloat16 are as fast as fused multiply-adds (measured on a Zen 5). On a Sapphire Rapids,
-// which has them too, one takes as long as four.
-bool has_fast_dot_products() {
-  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16");
-}
+// AMD's dot products of bfloat16 are as fast as fused multiply-adds (measured on a Zen 5). On a Sapphire
+// Rapids, which has them too, one takes as long as four.
+bool has_fast_dot_products() { return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 // When loaded, so that a later change of the environment cannot part the kernels from what build_info() says.

@@ -395,7 +395,8 @@ template <class F>
 auto with_aggregate(const PairMessage& size, const PairAggregate& a, int threads, cpu::Parallel parallel,
                     F f) {
 #if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
-  if (a.basis.dtype == DType::bfloat16 && a.weight.dtype == DType::bfloat16)
+  if (a.basis.dtype == DType::bfloat16 && a.weight.dtype == DType::bfloat16 &&
+      pays_by_dot_products(size.functions))
     return f(Aggregate<float, DotProduct>(size, a, threads, parallel));
 #endif
   return with_products(size, a.x.dtype, [&](auto products) {

@@ -4,8 +4,8 @@
 //   m[k, c] = sum over pairs e with receiver r of basis[e, o, k] x[s(e), o, c]
 //
 // m is a sum of products of two bfloat16, which dot products add two pairs at a time, exact but for float32's
-// rounding. It is made a tile at a time, in registers. Of d pairs d / 2 + 1 instructions are left of d, but the
-// tile of grad_weight is read and written for every receiver and not for every block of pairs.
+// rounding. It is made a tile at a time, in registers. Of d pairs d / 2 + 1 instructions are left of d, but
+// the tile of grad_weight is read and written for every receiver and not for every block of pairs.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -58,7 +58,8 @@ class WeightByMoments {
   }
 
  private:
-  static constexpr std::int64_t kWords = 32;  // two pairs each: what is packed of them stays in the first cache
+  static constexpr std::int64_t kWords =
+      32;  // two pairs each: what is packed of them stays in the first cache
   struct Slot {
     float *grad_weight, *grad_out;    // a row of grad_out for each receiver of a block
     std::uint32_t *basis, *features;  // a row for each word

@@ -1,9 +1,9 @@
 // The first of the two products of row_product.h, of bfloat16, by dot products: an instruction adds two terms
-// to each sum. A row is read as it lies in memory, two entries in a word; of the matrix two rows are packed as
-// one. Products are exact, sums float32, each rounded as a fused multiply-add's is.
+// to each sum. A row is read as it lies in memory, two entries in a word; of the matrix two rows are packed
+// as one. Products are exact, sums float32, each rounded as a fused multiply-add's is.
 //
-// Not for the gradient of the basis: a product of two features is the sum of two bfloat16, so that a term takes
-// two products, as long as one of float32.
+// Not for the gradient of the basis: a product of two features is the sum of two bfloat16, so that a term
+// takes two products, as long as one of float32.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -12,6 +12,10 @@
 #include "tile.h"
 
 namespace {
+
+// Rows of an odd number of entries are copied, with a zero behind them: of few that takes longer than it
+// saves.
+constexpr bool pays_by_dot_products(std::int64_t functions) { return functions % 2 == 0 || functions > 32; }
 
 struct AddDotProduct {
   EQUICONV_INLINE void operator()(Vec<float>& sum, WordBits a, WordBits b) const {

@@ -1,5 +1,5 @@
-// The gradient of a weight, which is summed in runs of rows that depend on the sizes alone, whatever the number
-// of threads.
+// The gradient of a weight, which is summed in runs of rows that depend on the sizes alone, whatever the
+// number of threads.
 #pragma once
 #include <algorithm>
 #include <vector>
