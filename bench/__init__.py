@@ -80,12 +80,12 @@ MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "spectral_conv": model_spectral_conv.predict,
     "short_conv": model_short_conv.predict,
     "short_conv_gated": model_short_conv.predict,
-    "long_conv_step": model_long_conv_step.predict,
     "gate": model_gate.predict,
     "pair_message": model_pair_message.predict,
     "pair_moments": model_pair_moments.predict,
     "pair_invariants": model_pair_invariants.predict,
     "conditioned_conv": model_conditioned_conv.predict,
+    "long_conv_step": model_long_conv_step.predict,
     "orchid_mix": model_orchid_mix.predict,
 }
 

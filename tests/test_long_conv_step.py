@@ -98,9 +98,10 @@ SAMPLES = (
     sample("one-tap", 2, 5, 513, 1, [13]),
     sample("few-taps", 1, 4, 520, 65, [65], gates=["post_gate"]),
     sample("samples-in-one-tile", 3, 21, 140, 90, [1, 64], per_sample=True, gates=GATES),
-    sample("whole-tiles", 2, 64, 129, 129, [100, 1], gates=GATES),
+    sample("whole-tiles", 2, 64, 136, 136, [100, 36], gates=GATES),
     sample("strided", 4, 6, 128, 128, [3], per_sample=True, gates=GATES, strided=True),
     sample("transforms", 2, 3, 1100, 1024, [1100], gates=GATES),
+    sample("transforms-of-whole-tiles", 1, 32, 576, 576, [576]),
     sample("transforms-per-sample", 2, 2, 600, 600, [64], per_sample=True),
 )
 

@@ -66,10 +66,13 @@ CALLS = [
 
 ACCESSES = [
     *(Decoded("whole-tiles", dtype) for dtype in ("float32", "float64", "bfloat16")),
-    Decoded("transforms", "float32"),
+    Decoded("transforms-of-whole-tiles", "float32"),
 ]
 
-ALLOWANCES: list[Allowance] = []
+ALLOWANCES = [
+    Allowance("convolve", "global", 2.2, lambda call: "transforms" in str(call),
+              "16 rows of taps to a block, two of each at a time, and a square's begin at tap 1"),
+]  # fmt: skip
 
 MUTATIONS = [
     Mutation("missing barrier", "before a token's sums are read", KERNELS,
