@@ -315,7 +315,12 @@ bool fuses(std::int64_t length) {
 
 Input read(const Output& a) { return {a.data, a.dtype, a.batch, a.channel, a.position}; }
 
-// A signal is kept as rows of the workspace, which holds `count` of them and what comes after.
+// The signals that are kept as rows, in their order. Forward there are the first only; the result takes the
+// place of x1 v.
+enum MixRow : int { kProduct, kQueryRow, kKeyRow, kPostGateRow, kGradient, kMixRows };
+constexpr int kForwardRows = kPostGateRow;
+
+// The workspace: `count` signals, without a key one less, and what comes after.
 template <class R>
 struct MixRows {
   const ConditionedConv& size;
@@ -325,17 +330,15 @@ struct MixRows {
   MixRows(const ConditionedConv& size, void* memory, int count)
       : size(size),
         workspace{static_cast<char*>(memory)},
-        rows(workspace.take<R>(count * size.batch * size.channels * size.length)) {}
+        rows(workspace.take<R>((count - !size.keyed) * size.batch * size.channels * size.length)) {}
 
   Output operator[](int i) const {
     const std::int64_t row = size.length, sample = size.channels * row;
-    return {rows ? rows + i * size.batch * sample : nullptr,
+    const int before = i > kKeyRow && !size.keyed ? i - 1 : i;
+    return {rows ? rows + before * size.batch * sample : nullptr,
             sizeof(R) == sizeof(double) ? DType::float64 : DType::float32, sample, row, 1};
   }
 };
-// Their order. Forward there are the first only; the result takes the place of x1 v.
-enum MixRow : int { kProduct, kQueryRow, kKeyRow, kPostGateRow, kGradient, kMixRows };
-constexpr int kForwardRows = kPostGateRow;
 
 ShortConv short_of(const ConditionedConv& size, const OrchidMix& mix, const MixShort& s) {
   return {size.batch, size.channels, size.length, int(s.taps), int(s.ahead), 1, mix.circular, Epilogue::none};
