@@ -14,6 +14,12 @@
 
 namespace {
 
+// Tiles, like rows, are fetched ahead only where their rows are short: others do not stay in the cache, and
+// then asking for them only costs time.
+bool tiles_ahead(const FftConv& size, DType dtype) {
+  return size.length * bytes_of(dtype) <= Ahead::kLongest;
+}
+
 // ---- forward -------------------------------------------------------------------------------------
 template <class T>
 class Forward {
@@ -124,9 +130,9 @@ class Forward {
     const Row then = item.after(next, batch, c);
     for (const Input* a : {&a_.x, &a_.pre_gate}) {
       look_ahead(rows, *a, then.batch, then.channel, n.length);
-      look_ahead(rows, *a, item.slice_after(next, batch, c, n.length));
+      if (tiles_ahead(n, a_.x.dtype)) look_ahead(rows, *a, item.slice_after(next, batch, c, n.length));
     }
-    look_ahead(rows, a_.post_gate, item.slice(batch, c, n.length));
+    if (tiles_ahead(n, a_.x.dtype)) look_ahead(rows, a_.post_gate, item.slice(batch, c, n.length));
     if (!reuse_) look_ahead(rows, a_.filter, then.batch, then.channel, n.taps);
     return rows;
   }
@@ -329,7 +335,7 @@ class Backward {
     const Row then = item.after(next, batch, c);
     for (const Input* a : {&a_.x, &a_.grad_out, &a_.pre_gate, &a_.post_gate}) {
       look_ahead(rows, *a, then.batch, then.channel, n.length);
-      look_ahead(rows, *a, item.slice_after(next, batch, c, n.length));
+      if (tiles_ahead(n, a_.x.dtype)) look_ahead(rows, *a, item.slice_after(next, batch, c, n.length));
     }
     look_ahead(rows, a_.filter, then.batch, then.channel, n.taps);
     return rows;
