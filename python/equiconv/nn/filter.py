@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from ..ops.check import require
 
@@ -113,16 +114,17 @@ class ImplicitFilter(nn.Module):
         """
         _check_length("ImplicitFilter", "length", length, self.max_length)
         features = self.features[:length].to(self.omega.dtype)
-        h = torch.sin(self.omega * self.input(features))
-        for layer in self.inner:
-            h = torch.sin(self.omega * layer(h))
-        window = torch.exp(-features[:, :1] * self.rates)
-        ahead, *behind = self.output(h).split(len(self.rates), dim=-1)
-        filter: Tensor = ahead * window
-        if self.two_sided:
-            earlier = (behind[0] * window)[: max(length - 1, 0)].flip(0)
-            filter = torch.cat([earlier, filter])
-        return filter.mT
+        h = features
+        for layer in (self.input, *self.inner):
+            # ω (W h + b), without passes over all positions for ω
+            h = torch.sin(linear(h, self.omega[:, None] * layer.weight, self.omega * layer.bias))
+        window = (-features[:, :1] * self.rates).exp_()
+        if not self.two_sided:
+            filter: Tensor = self.output(h).mul_(window)  # nothing wants the product itself: no second tensor
+            return filter.mT
+        ahead, behind = (part * window for part in self.output(h).chunk(2, dim=-1))
+        earlier = behind[: max(length - 1, 0)].flip(0)
+        return torch.cat([earlier, ahead]).mT
 
 
 FILTERS = {"implicit": ImplicitFilter, "explicit": ExplicitFilter}
