@@ -317,6 +317,25 @@ def test_commutes_with_shifts(keyed: bool, layout: str, device: str, data: st.Da
 
 
 @TYPES
+def test_large_rows_have_the_bits_of_small_ones(keyed: bool) -> None:
+    """Results of 16 MB and more are stored past the caches; a batch entry alone is not."""
+    given = sample("", 2, 512, 4096, keyed=keyed, extras=ALL)
+    tensors = given.make(torch.float32, "cpu")
+    signals = [name for name in SIGNALS if name in tensors]
+
+    def step(tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        y = conditioned_conv(**tensors)
+        return [y, *torch.autograd.grad(y, [tensors[name] for name in signals], tensors["x"].detach())]
+
+    large = step(tensors)
+    assert large[0].nbytes == 2**24
+    for entry in range(2):
+        alone = {k: t.detach()[entry : entry + 1] if k in SIGNALS else t for k, t in tensors.items()}
+        alone = {k: t.detach().requires_grad_() for k, t in alone.items()}
+        contract.assert_same_bits([t[entry : entry + 1] for t in large], step(alone))
+
+
+@TYPES
 def test_filter_does_not_change_when_the_conditioning_signal_is_shifted(keyed: bool, device: str) -> None:
     given = sample("", 2, 3, 31, 5, keyed=keyed, extras=ALL)
     tensors = contract.detached(given.make(torch.float64, device))

@@ -13,14 +13,14 @@ class ConditionedBackward {
       : size_(size),
         a_(a),
         dft_(transform_of<Dft>(size.length)),
-        signals_(size.length, dft_),
         mix_(size, mix),
         conditioning_(size, dft_),
         complex_(size.keyed || a.filter),
         wants_(a, mix, size.keyed),
         items_(divide(size, a, mix_, dft_.rows())),
         parallel_{parallel, threads},
-        spread_(items_.count(), chunks(items_.group, dft_.rows()), threads, parallel) {}
+        spread_(items_.count(), chunks(items_.group, dft_.rows()), threads, parallel),
+        signals_(size, dft_, spread_) {}
 
   std::int64_t scratch() const {
     Arena arena(nullptr);
@@ -39,6 +39,7 @@ class ConditionedBackward {
       for (std::int64_t n = items_.count() * i / spread_.slots; n < items_.count() * (i + 1) / spread_.slots;
            ++n)
         item(items_[n], items_[n + 1], n / items_.groups(), slots[std::size_t(i)], shared);
+      signals_.finish();
     });
     finish(shared);
   }
@@ -159,11 +160,11 @@ class ConditionedBackward {
       spread_.each_row(
           chunks(item.channels, dft_.rows()), [&](std::int64_t c, std::int64_t r, const Team& team) {
             const Chunk chunk = chunk_of(c, item.channels, dft_.rows());
-            RowsAhead ahead;
+            RowsAhead ahead(dft_, team);
             for (const Input* a : {&a_.x, &a_.pre_gate, &a_.grad_out, &a_.post_gate, &a_.query, &a_.key})
               ahead.add(*a, item.after(next, batch, c), size_.length);
-            rows({batch, item.channel + chunk.first}, chunk, slot, run, c, ahead.where_useful(dft_, team),
-                 slot.rows[std::size_t(r)], shared, team);
+            rows({batch, item.channel + chunk.first}, chunk, slot, run, c, ahead, slot.rows[std::size_t(r)],
+                 shared, team);
           });
       spread_.inner.ranges(size_.length, [&](std::int64_t begin, std::int64_t end) {
         if (mix_)
@@ -171,8 +172,10 @@ class ConditionedBackward {
               {{a_.grad_x, slot.u}, {a_.grad_pre_gate, slot.query}, {a_.grad_post_gate, slot.key}},
               part(begin, end));
         signals_.store(a_.grad_post_gate, a_.grad_out, part(begin, end), slot.u);
-        signals_.store(a_.grad_x, a_.pre_gate, part(begin, end), slot.g);
-        signals_.store(a_.grad_pre_gate, a_.x, part(begin, end), slot.g);
+        if (!signals_.in_place(a_.grad_x, a_.pre_gate, a_.grad_pre_gate, a_.x)) {
+          signals_.store_loaded(a_.grad_x, a_.pre_gate, part(begin, end), slot.g);
+          signals_.store_loaded(a_.grad_pre_gate, a_.x, part(begin, end), slot.g);
+        }
         signals_.store(a_.grad_query, {}, part(begin, end), slot.query);
         signals_.store(a_.grad_key, {}, part(begin, end), slot.key);
       });
@@ -182,7 +185,7 @@ class ConditionedBackward {
 
   // What is not wanted goes along where it costs no transform, so that the bits of one gradient do not depend
   // on which others are wanted.
-  void rows(Row at, Chunk chunk, const Slot& slot, std::int64_t run, std::int64_t c, RowsAhead* ahead,
+  void rows(Row at, Chunk chunk, const Slot& slot, std::int64_t run, std::int64_t c, RowsAhead& ahead,
             const typename Slot::Rows& s, const Shared& shared, const Team& team) const {
     const std::int64_t pitch = mix_ ? mix_.pitch : signals_.pitch, first = chunk.first * pitch;
     const std::int64_t count = chunk.count;
@@ -225,10 +228,10 @@ class ConditionedBackward {
     if (multiplies || wants_.conditioning) {
       const T* query =
           mix_ ? make(OrchidMix::kQuery, x, made) : signals_.row(a_.query, {}, at, slot.query + first);
-      dft_.forward(query, pitch, count, s.query, s.other, team);
+      dft_.forward(query, pitch, count, s.query, s.other, team, ahead);
       if (size_.keyed) {
         const T* key = mix_ ? make(OrchidMix::kKey, x, made) : signals_.row(a_.key, {}, at, slot.key + first);
-        dft_.forward(key, pitch, count, s.key, s.other, team);
+        dft_.forward(key, pitch, count, s.key, s.other, team, ahead);
       }
       conditioning_.signal(s.query, s.key, s.a, ahead, team);
     }
@@ -237,23 +240,27 @@ class ConditionedBackward {
 
     // 2. The convolution and its adjoint, and the gradient of H.
     const bool has_u = wants_.convolution || wants_.spectrum, has_g = wants_.signal || wants_.spectrum;
-    if (has_u) dft_.forward(u, pitch, count, s.u, s.other, team);
-    if (has_g) dft_.forward(g, pitch, count, s.g, s.other, team);
+    if (has_u) dft_.forward(u, pitch, count, s.u, s.other, team, ahead);
+    if (has_g) dft_.forward(g, pitch, count, s.g, s.other, team, ahead);
     multiply(has_u ? s.u : s.g, has_g ? s.g : s.u, s, a_.grad_filter ? &slot.sums[std::size_t(c)] : nullptr,
              multiplies, ahead, team);
     if (wants_.convolution) {
-      dft_.inverse(s.u, s.other, mix_ ? made_u : slot.u + first, pitch, count, team);
+      const RealSink<T> c =
+          mix_ ? RealSink<T>{made_u} : signals_.row(a_.grad_post_gate, a_.grad_out, at, slot.u + first);
+      dft_.inverse(s.u, s.other, c, pitch, count, team, ahead);
       if (mix_) {
         mix_.multiply(made_u, grad_out, made_u, count, team);
         pull(OrchidMix::kPostGate, post_gate, made_u, nullptr, post_gate);
       }
     }
     if (wants_.signal) {
-      T* grad_u = mix_ ? made_g : signals_.row(a_.grad_x, a_.pre_gate, at, slot.g + first);
-      dft_.inverse(s.g, s.other, grad_u, pitch, count, team);
+      const RealSink<T> grad_u =
+          mix_ ? RealSink<T>{made_g}
+               : signals_.row(a_.grad_x, a_.pre_gate, a_.grad_pre_gate, a_.x, at, slot.g + first);
+      dft_.inverse(s.g, s.other, grad_u, pitch, count, team, ahead);
       if (mix_) {
-        mix_.multiply(made_x, grad_u, made_x, count, team);
-        mix_.multiply(made_gate, grad_u, made_gate, count, team);
+        mix_.multiply(made_x, made_g, made_x, count, team);
+        mix_.multiply(made_gate, made_g, made_gate, count, team);
         pull(OrchidMix::kPreGate, pre_gate, made_x, nullptr, pre_gate);
         pull(OrchidMix::kX, x, made_gate, nullptr, made);
       }
@@ -277,14 +284,16 @@ class ConditionedBackward {
     conditioning_.adjoint(w, s.gradient, s.h, team);
     conditioning_.gradients(s.h, s.a, s.query, s.key, ahead, team);
     if (wants_.query) {
-      T* grad_query = mix_ ? made_u : signals_.row(a_.grad_query, {}, at, slot.query + first);
-      dft_.inverse(s.query, s.other, grad_query, pitch, count, team);
-      if (mix_) pull(OrchidMix::kQuery, x, grad_query, made, size_.keyed ? made : x);
+      const RealSink<T> grad_query =
+          mix_ ? RealSink<T>{made_u} : signals_.row(a_.grad_query, {}, at, slot.query + first);
+      dft_.inverse(s.query, s.other, grad_query, pitch, count, team, ahead);
+      if (mix_) pull(OrchidMix::kQuery, x, made_u, made, size_.keyed ? made : x);
     }
     if (wants_.key) {
-      T* grad_key = mix_ ? made_u : signals_.row(a_.grad_key, {}, at, slot.key + first);
-      dft_.inverse(s.key, s.other, grad_key, pitch, count, team);
-      if (mix_) pull(OrchidMix::kKey, x, grad_key, made, x);
+      const RealSink<T> grad_key =
+          mix_ ? RealSink<T>{made_u} : signals_.row(a_.grad_key, {}, at, slot.key + first);
+      dft_.inverse(s.key, s.other, grad_key, pitch, count, team, ahead);
+      if (mix_) pull(OrchidMix::kKey, x, made_u, made, x);
     }
   }
 
@@ -293,11 +302,11 @@ class ConditionedBackward {
   }
 
   void multiply(Plane<T> u, Plane<T> g, const typename Slot::Rows& s, const Plane<T>* sum, bool multiplies,
-                RowsAhead* ahead, const Team& team) const {
+                RowsAhead& ahead, const Team& team) const {
     const Plane<T> h = multiplies ? s.h : s.u;
     const bool gradient = wants_.spectrum, keyed = size_.keyed;
     const auto take = [&](const auto& at, const auto& product) {
-      if (ahead) ahead->next();
+      ahead.next(4);
       if (sum) at.put(*sum, at.get(*sum) + product);
       if (!gradient) return;
       if (keyed) at.put(s.gradient, product);
@@ -338,7 +347,7 @@ class ConditionedBackward {
             out[0].re *= scale, out[0].im *= scale;
           },
           spread_.inner);
-      dft_.inverse(s.u, s.other, slot.u + chunk.first * pitch, pitch, chunk.count, spread_.inner);
+      dft_.inverse(s.u, s.other, {slot.u + chunk.first * pitch}, pitch, chunk.count, spread_.inner);
     }
     for (std::int64_t c = 0; c < item.channels; ++c)
       std::copy_n(slot.u + c * pitch, size_.taps,
@@ -385,7 +394,6 @@ class ConditionedBackward {
   ConditionedConv size_;
   ConditionedConvBackward a_;
   const Dft& dft_;
-  Signals<T, Dft> signals_;
   MixRows<T> mix_;
   Conditioning<T, Dft> conditioning_;
   bool complex_;  // H
@@ -393,6 +401,7 @@ class ConditionedBackward {
   Items items_;
   Team parallel_;
   Spread spread_;
+  Signals<T, Dft> signals_;
 };
 
 }  // namespace

@@ -13,12 +13,12 @@ class ConditionedForward {
       : size_(size),
         a_(a),
         dft_(transform_of<Dft>(size.length)),
-        signals_(size.length, dft_),
         mix_(size, mix),
         conditioning_(size, dft_),
         complex_(size.keyed || a.filter),
         items_(divide(size, a, mix_.length_of_group(), dft_.rows(), threads)),
-        spread_(items_.count(), chunks(items_.group, dft_.rows()), threads, parallel) {}
+        spread_(items_.count(), chunks(items_.group, dft_.rows()), threads, parallel),
+        signals_(size, dft_, spread_) {}
 
   std::int64_t scratch() const {
     Arena arena(nullptr);
@@ -35,6 +35,7 @@ class ConditionedForward {
       for (std::int64_t n = items_.count() * i / spread_.slots; n < items_.count() * (i + 1) / spread_.slots;
            ++n)
         item(items_[n], items_[n + 1], slots[std::size_t(i)]);
+      signals_.finish();
     });
   }
 
@@ -98,12 +99,12 @@ class ConditionedForward {
       spread_.each_row(
           chunks(item.channels, dft_.rows()), [&](std::int64_t c, std::int64_t r, const Team& team) {
             const Chunk chunk = chunk_of(c, item.channels, dft_.rows());
-            RowsAhead ahead;
+            RowsAhead ahead(dft_, team);
             const Row then = item.after(next, batch, c);
             ahead.add(a_.post_gate, mix_ ? then : Row{batch, item.channel + c}, size_.length);
             for (const Input* a : {&a_.query, &a_.key, &a_.x, &a_.pre_gate})
               ahead.add(*a, then, size_.length);
-            rows({batch, item.channel + chunk.first}, chunk, slot, ahead.where_useful(dft_, team),
+            rows({batch, item.channel + chunk.first}, chunk, slot, ahead,
                  a_.filter ? slot.statics[std::size_t(c)] : Plane<T>{}, slot.rows[std::size_t(r)], team);
           });
       spread_.inner.ranges(size_.length, [&](std::int64_t begin, std::int64_t end) {
@@ -113,7 +114,7 @@ class ConditionedForward {
     }
   }
 
-  void rows(Row at, Chunk chunk, const Slot& slot, RowsAhead* ahead, Plane<T> statics,
+  void rows(Row at, Chunk chunk, const Slot& slot, RowsAhead& ahead, Plane<T> statics,
             const typename Slot::Rows& s, const Team& team) const {
     const std::int64_t pitch = mix_ ? mix_.pitch : signals_.pitch, first = chunk.first * pitch;
     const std::int64_t count = chunk.count;
@@ -132,8 +133,8 @@ class ConditionedForward {
     const auto key = [&] {
       return mix_ ? made(OrchidMix::kKey, x, s.made) : signals_.row(a_.key, {}, at, slot.key + first);
     };
-    dft_.forward(query(), pitch, count, s.z, s.other, team);
-    if (size_.keyed) dft_.forward(key(), pitch, count, s.k, s.other, team);
+    dft_.forward(query(), pitch, count, s.z, s.other, team, ahead);
+    if (size_.keyed) dft_.forward(key(), pitch, count, s.k, s.other, team, ahead);
     conditioning_.signal(s.z, s.k, s.a, ahead, team);
     const Weights<T> w =
         conditioning_.load_weights(a_.frequency_filter, a_.frequency_bias, a_.skip, at.channel, count);
@@ -145,12 +146,12 @@ class ConditionedForward {
                     count, team);
       return s.made;
     };
-    dft_.forward(u(), pitch, count, s.z, s.other, team);
+    dft_.forward(u(), pitch, count, s.z, s.other, team, ahead);
     if (complex_)
       dft_.template each_frequency<1, 1>(
           {s.z}, {s.z},
           [&](const auto& in, auto& out, const auto& at) {
-            if (ahead) ahead->next();
+            ahead.next(4);
             out[0] = at.get(s.h) * in[0];
           },
           team);
@@ -158,25 +159,25 @@ class ConditionedForward {
       dft_.template each_frequency<1, 1>(
           {s.z}, {s.z},
           [&](const auto& in, auto& out, const auto& at) {
-            if (ahead) ahead->next();
+            ahead.next(4);
             const auto h = at.get(s.h.re);
             out[0] = {h * in[0].re, h * in[0].im};
           },
           team);
-    T* y = mix_ ? pre_gate : signals_.row(a_.y, a_.post_gate, at, slot.u + first);
-    dft_.inverse(s.z, s.other, y, pitch, count, team);
-    if (mix_) mix_.multiply(y, made(OrchidMix::kPostGate, post_gate, s.gate), y, count, team);
+    const RealSink<T> y = mix_ ? RealSink<T>{pre_gate} : signals_.row(a_.y, a_.post_gate, at, slot.u + first);
+    dft_.inverse(s.z, s.other, y, pitch, count, team, ahead);
+    if (mix_) mix_.multiply(y.y, made(OrchidMix::kPostGate, post_gate, s.gate), y.y, count, team);
   }
 
   ConditionedConv size_;
   ConditionedConvForward a_;
   const Dft& dft_;
-  Signals<T, Dft> signals_;
   MixRows<T> mix_;
   Conditioning<T, Dft> conditioning_;
   bool complex_;  // H
   Items items_;
   Spread spread_;
+  Signals<T, Dft> signals_;
 };
 
 }  // namespace

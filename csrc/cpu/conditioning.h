@@ -78,12 +78,12 @@ class Conditioning {
   }
 
   // a <- |Q|, or conj(K) Q, times multiple() or its square; continued beyond its ends
-  void signal(Plane<T> query, Plane<T> key, Plane<T> a, RowsAhead* ahead, const Team& team) const {
+  void signal(Plane<T> query, Plane<T> key, Plane<T> a, RowsAhead& ahead, const Team& team) const {
     if (keyed_)
       dft_.template each_frequency<2, 0>(
           {query, key}, {},
           [&](const auto& in, auto&, const auto& at) {
-            if (ahead) ahead->next();
+            ahead.next(4);
             at.put(a, conj(in[1]) * in[0]);
           },
           team);
@@ -91,7 +91,7 @@ class Conditioning {
       dft_.template each_frequency<1, 0>(
           {query}, {},
           [&](const auto& in, auto&, const auto& at) {
-            if (ahead) ahead->next();
+            ahead.next(4);
             at.put(a.re, square_root(in[0].re * in[0].re + in[0].im * in[0].im));
           },
           team);
@@ -158,13 +158,13 @@ class Conditioning {
   }
 
   // The gradients of query and key, in the place of their transforms.
-  void gradients(Plane<T> grad_a, Plane<T> a, Plane<T> query, Plane<T> key, RowsAhead* ahead,
+  void gradients(Plane<T> grad_a, Plane<T> a, Plane<T> query, Plane<T> key, RowsAhead& ahead,
                  const Team& team) const {
     if (keyed_)
       dft_.template each_frequency<2, 2>(
           {query, key}, {query, key},
           [&](const auto& in, auto& out, const auto& at) {
-            if (ahead) ahead->next();
+            ahead.next(4);
             const auto g = at.get(grad_a);
             out[0] = g * in[1], out[1] = conj(g) * in[0];
           },
@@ -173,7 +173,7 @@ class Conditioning {
       dft_.template each_frequency<1, 1>(
           {query}, {query},
           [&](const auto& in, auto& out, const auto& at) {
-            if (ahead) ahead->next();
+            ahead.next(4);
             const auto size = at.get(a.re);
             const auto g = size != 0 ? at.get(grad_a.re) / size : size;
             out[0] = {g * in[0].re, g * in[0].im};

@@ -169,10 +169,16 @@ EQUICONV_INLINE void butterfly(Number<V>* a, const Number<F>* f, Out out) {
 }
 
 // ---- passes ----------------------------------------------------------------------------------------------
+// What is done a little at a time beside a transform: next(v) is called with every v pairs of vectors.
+struct Nothing {
+  EQUICONV_INLINE void next(int) {}
+};
+inline Nothing nothing;
+
 // Butterflies [begin, end) of vectors / R. F: one factor for each lane, or one for all.
-template <int R, bool Unit, class T, class F, class In, class Out>
+template <int R, bool Unit, class T, class F, class In, class Out, class Beside>
 void dft_pass(const In& in, const Out& out, std::int64_t vectors, std::int64_t l, const Number<F>* factors,
-              std::int64_t begin, std::int64_t end) {
+              std::int64_t begin, std::int64_t end, Beside& beside) {
   const std::int64_t apart = vectors / R;
   while (begin < end) {
     const std::int64_t r = begin / l, first = begin - r * l, last = std::min(l, first + end - begin);
@@ -180,6 +186,7 @@ void dft_pass(const In& in, const Out& out, std::int64_t vectors, std::int64_t l
       Number<Vec<T>> a[R];
 #pragma GCC unroll 16
       for (int m = 0; m < R; ++m) a[m] = in(k + l * r + m * apart);
+      beside.next(R);
       butterfly<R, Unit>(a, factors + k * factor_count(R),
                          [&](int j, Number<Vec<T>> v) { out(k + l * (R * r + j), v); });
     }
@@ -243,14 +250,15 @@ class Dft {
 
   // From `in`, which is not changed unless it is a buffer, by way of the buffers a and b to `out`; in, out
   // and a buffer may be one where `passes` says so.
-  template <class In, class Out>
-  void operator()(const In& in, Plane<T> a, Plane<T> b, const Out& out, const Team& team) const {
+  template <class In, class Out, class Beside = Nothing>
+  void operator()(const In& in, Plane<T> a, Plane<T> b, const Out& out, const Team& team,
+                  Beside& beside = nothing) const {
     if (passes_.empty()) return out(0, in(0));  // n = 1
     const std::size_t last = passes_.size() - 1;
-    if (last == 0) return first(in, out, team);
-    first(in, a, team);
-    for (std::size_t i = 1; i < last; ++i) pass(i, a, b, team), std::swap(a, b);
-    pass(last, a, out, team);
+    if (last == 0) return first(in, out, team, beside);
+    first(in, a, team, beside);
+    for (std::size_t i = 1; i < last; ++i) pass(i, a, b, team, beside), std::swap(a, b);
+    pass(last, a, out, team, beside);
   }
   std::size_t passes() const { return passes_.size(); }
 
@@ -282,17 +290,17 @@ class Dft {
     }
   }
 
-  template <class In, class Out>
-  void pass(std::size_t i, const In& in, const Out& out, const Team& team) const {
+  template <class In, class Out, class Beside>
+  void pass(std::size_t i, const In& in, const Out& out, const Team& team, Beside& beside) const {
     const Pass& p = passes_[i];
     with_dft_radix(p.radix, [&](auto radix) {
       team.ranges(vectors_ / radix, [&](std::int64_t begin, std::int64_t end) {
-        dft_pass<radix, false, T>(in, out, vectors_, p.l, p.factors.data(), begin, end);
+        dft_pass<radix, false, T>(in, out, vectors_, p.l, p.factors.data(), begin, end, beside);
       });
     });
   }
-  template <class In, class Out>
-  void first(const In& in, const Out& out, const Team& team) const {
+  template <class In, class Out, class Beside>
+  void first(const In& in, const Out& out, const Team& team, Beside& beside) const {
     if constexpr (kAlong) {
       const std::int64_t apart = vectors_ / kFirst;
       team.ranges(apart, [&](std::int64_t begin, std::int64_t end) {
@@ -301,6 +309,7 @@ class Dft {
           Vec<T> re[kFirst], im[kFirst];
 #pragma GCC unroll 16
           for (int m = 0; m < kFirst; ++m) a[m] = in(c + m * apart);
+          beside.next(kFirst);
           butterfly<kFirst, true>(a, passes_[0].factors.data(),
                                   [&](int j, Number<Vec<T>> v) { re[j] = v.re, im[j] = v.im; });
 #pragma GCC unroll 4
@@ -313,7 +322,7 @@ class Dft {
     } else {
       with_dft_radix(passes_[0].radix, [&](auto radix) {
         team.ranges(vectors_ / radix, [&](std::int64_t begin, std::int64_t end) {
-          dft_pass<radix, true, T>(in, out, vectors_, 1, passes_[0].factors.data(), begin, end);
+          dft_pass<radix, true, T>(in, out, vectors_, 1, passes_[0].factors.data(), begin, end, beside);
         });
       });
     }

@@ -58,6 +58,16 @@ EQUICONV_INLINE void pack(Number<V>& at, Number<V>& mirrored, Number<V> w) {
   at = even - times_minus_i(odd), mirrored = conj(even + times_minus_i(odd));
 }
 
+// Where a row goes: y[t] = v[t] (* gate[t]), to two places if need be, past the caches or not.
+template <class T>
+struct RealSink {
+  T* y;
+  const T* gate = nullptr;
+  T* second = nullptr;
+  const T* second_gate = nullptr;
+  bool past_caches = false;
+};
+
 template <class T>
 class AlongRealDft {
   static constexpr int W = kLanes<T>;
@@ -85,15 +95,18 @@ class AlongRealDft {
   double scale() const { return 0.25 / double(n_); }    // makes an inverse of a product of two spectra
   double gradient_scale() const { return 0.25 / double(n_); }  // 2/L of a product of two transforms' spectra
 
-  // `count` is 1 in here.
-  void forward(const T* row, std::int64_t, std::int64_t, Plane<T> out, Plane<T> other,
-               const Team& team) const {
-    if (dft_.passes() % 2 == 0) dft_(Row{row}, other, out, out, team);
-    else dft_(Row{row}, out, other, out, team);
+  // `count` is 1 in here. `beside`: see dft.h.
+  template <class Beside = Nothing>
+  void forward(const T* row, std::int64_t, std::int64_t, Plane<T> out, Plane<T> other, const Team& team,
+               Beside& beside = nothing) const {
+    if (dft_.passes() % 2 == 0) dft_(Row{row}, other, out, out, team, beside);
+    else dft_(Row{row}, out, other, out, team, beside);
   }
   // Both buffers are used up.
-  void inverse(Plane<T> in, Plane<T> other, T* row, std::int64_t, std::int64_t, const Team& team) const {
-    dft_(in.exchanged(), other, in, RowOut{row}, team);
+  template <class Beside = Nothing>
+  void inverse(Plane<T> in, Plane<T> other, RealSink<T> row, std::int64_t, std::int64_t, const Team& team,
+               Beside& beside = nothing) const {
+    dft_(in.exchanged(), other, in, RowOut{row}, team, beside);
   }
 
   // Natural half spectra to those of each_frequency and back: the same here.
@@ -144,11 +157,17 @@ class AlongRealDft {
     }
   };
   struct RowOut {  // of an inverse transform: parts exchanged
-    T* row;
+    RealSink<T> row;
     EQUICONV_INLINE void operator()(std::int64_t v, Number<Vec<T>> z) const {
       Vec<T> a, b;
       zip<T>({z.im, z.re}, a, b);
-      store(row + 2 * W * v, a), store(row + 2 * W * v + W, b);
+      put(row.y, row.gate, 2 * W * v, a, b);
+      if (row.second) put(row.second, row.second_gate, 2 * W * v, a, b);
+    }
+    EQUICONV_INLINE void put(T* y, const T* gate, std::int64_t t, Vec<T> a, Vec<T> b) const {
+      if (gate) a *= load(gate + t), b *= load(gate + t + W);
+      if (row.past_caches) stream<T, T>(y + t, a), stream<T, T>(y + t + W, b);
+      else store(y + t, a), store(y + t + W, b);
     }
   };
   EQUICONV_INLINE static Number<Vec<T>> at(const Plane<T>& p, std::int64_t k) {
@@ -213,9 +232,11 @@ class AcrossRealDft {
   double scale() const { return (even_ ? 0.25 : 1) / double(n_); }
   double gradient_scale() const { return (even_ ? 0.25 : 2) / double(n_); }
 
-  // `count` rows, `pitch` apart, with room for a vector past their ends.
+  // `count` rows, `pitch` apart, with room for a vector past their ends. (Here nothing is done beside, and
+  // sinks have no gates.)
+  template <class Beside = Nothing>
   void forward(const T* rows, std::int64_t pitch, std::int64_t count, Plane<T> out, Plane<T> other,
-               const Team& team) const {
+               const Team& team, Beside& = nothing) const {
     const bool back = transforms() % 2 == 0;  // whether what starts in `out` ends there
     const Plane<T> from = back ? out : other;
     transposed(rows, pitch, count, length_, [&](std::int64_t t, Vec<T> v) {
@@ -224,11 +245,12 @@ class AcrossRealDft {
     });
     transform(from, back ? other : out, team);
   }
-  void inverse(Plane<T> in, Plane<T> other, T* rows, std::int64_t pitch, std::int64_t count,
-               const Team& team) const {
+  template <class Beside = Nothing>
+  void inverse(Plane<T> in, Plane<T> other, RealSink<T> rows, std::int64_t pitch, std::int64_t count,
+               const Team& team, Beside& = nothing) const {
     transform(in.exchanged(), other.exchanged(), team);
     const Plane<T> z = transforms() % 2 ? other : in;
-    transposed_back(rows, pitch, count, length_, [&](std::int64_t t) {
+    transposed_back(rows.y, pitch, count, length_, [&](std::int64_t t) {
       return load(even_ ? (t % 2 ? z.im : z.re) + t / 2 * W : z.re + t * W);
     });
   }

@@ -173,7 +173,7 @@ class SpectralForward {
     if (!kept) load_spectra(size_, a_.spectrum, a_.skip, at, count, dft_, s.natural, s.h);
     dft_.template each_frequency<1, 1>(
         {s.a}, {s.b}, [&](const auto& in, auto& out, const auto& at) { out[0] = at.get(s.h) * in[0]; }, team);
-    dft_.inverse(s.b, s.a, u, pitch_, count, team);
+    dft_.inverse(s.b, s.a, {u}, pitch_, count, team);
   }
 
   SpectralConv size_;
@@ -327,8 +327,8 @@ class SpectralBackward {
         },
         team);
     if (gradient && !sum) store_gradients(at, count, s.gradient, s.natural);
-    if (convolve) dft_.inverse(s.u_other, s.u, u, pitch_, count, team);
-    if (signal_) dft_.inverse(s.g_other, s.g, g, pitch_, count, team);
+    if (convolve) dft_.inverse(s.u_other, s.u, {u}, pitch_, count, team);
+    if (signal_) dft_.inverse(s.g_other, s.g, {g}, pitch_, count, team);
   }
 
   void store_gradients(Row at, std::int64_t count, Plane<T> gradient, const NaturalRows<T>& natural) const {
