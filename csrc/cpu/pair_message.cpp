@@ -51,7 +51,9 @@ class Aggregate {
         product_(size.functions, size.channels, parts_of(a.basis.dtype), parts_of(a.weight.dtype)),
         basis_(a.basis, size.functions, Product::kMultiple, size.antipodes),
         team_{parallel, threads},
-        columns_(round_up(size.channels, kLanes<T>)) {
+        columns_(round_up(size.channels, kLanes<T>)),
+        basis_bytes_(size.functions * bytes_of(a.basis.dtype)),
+        share_(int(round_up(kRows * kTileColumns<T>, size.channels) / size.channels)) {
     // Groups go to threads in runs with about as many pairs; where there are few groups, orientations as
     // well.
     pieces_ = threads == 1 ? 1 : std::min<std::int64_t>(a.groups, 4 * threads);
@@ -100,98 +102,112 @@ class Aggregate {
       copies = arena.take<Entry>(f.basis_.room(kRows));
     }
   };
-  // Consecutive pairs: bit m of `ends` tells that pair m is its group's last.
+  // Consecutive pairs: bit m of `ends` tells that pair m is its group's last. Of more rows than pairs the
+  // last are computed, and left.
   struct Tile {
-    std::int64_t first = 0;  // of the pairs, as they are grouped
     int count = 0;
     unsigned ends = 0;
-    bool open = false;  // the first group began in an earlier tile
-    std::int64_t neighbour[kRows], row[kRows], group[kRows];
+    bool open = false;                                // the first group began in an earlier tile
+    std::int64_t row[kRows] = {}, sent[kRows] = {}, sum[kRows] = {};  // where x and out have the pair's rows
   };
 
   template <class S>
   void groups(const Work& work, const typename Product::Right& weight, Slot& slot) const {
-    Tile tile;
-    tile.first = groups_.offset[work.group];
+    Tile tiles[2];  // one that is multiplied, and the next, which is fetched meanwhile
+    Tile *tile = &tiles[0], *next = &tiles[1];
+    const auto turn = [&](bool open) {
+      if (tile->count) messages<S>(*tile, *next, work, weight, slot);
+      std::swap(tile, next);
+      next->count = 0, next->ends = 0, next->open = open;
+    };
     for (std::int64_t g = work.group; g < work.group_end; ++g) {
       const std::int64_t begin = groups_.offset[g], end = groups_.offset[g + 1];
       for (std::int64_t i = begin; i < end; ++i) {
-        const int m = tile.count++;
-        tile.neighbour[m] = groups_.neighbour[i], tile.row[m] = groups_.row[i], tile.group[m] = g;
-        if (i + 1 == end) tile.ends |= 1u << m;
-        if (tile.count == kRows) {
-          messages<S>(tile, work, weight, slot);
-          const bool open = i + 1 < end;
-          tile = Tile{};
-          tile.first = i + 1, tile.open = open;
-        }
+        const int m = next->count++;
+        next->row[m] = groups_.row[i];
+        next->sent[m] = groups_.neighbour[i] * a_.x.row, next->sum[m] = g * a_.out.row;
+        if (i + 1 == end) next->ends |= 1u << m;
+        if (next->count == kRows) turn(i + 1 < end);
       }
       if (begin == end)
         for (std::int64_t o = work.o; o < work.o_end; ++o)
           std::fill_n(row_of<S>(a_.out, g, o), size_.channels, S{});
     }
-    if (tile.count) {
-      for (int m = tile.count; m < kRows; ++m)  // computed, and left
-        tile.neighbour[m] = tile.neighbour[0], tile.row[m] = tile.row[0];
-      messages<S>(tile, work, weight, slot);
-    }
+    for (int m = next->count; m < kRows; ++m) next->row[m] = next->row[0], next->sent[m] = next->sent[0];
+    turn(false), turn(false);
   }
 
   template <class S>
-  void messages(const Tile& tile, const Work& work, const typename Product::Right& weight, Slot& slot) const {
+  void messages(const Tile& tile, const Tile& next, const Work& work, const typename Product::Right& weight,
+                Slot& slot) const {
     const std::int64_t together = size_.shared ? work.o_end - work.o : 1;  // orientations of one filter
     for (std::int64_t o = work.o; o < work.o_end; o += together) {
       const Entry* basis[kRows];
       for (int m = 0; m < kRows; ++m) basis[m] = basis_.get(tile.row[m], o, m, slot.copies);
       const auto left = product_.prepare(basis, slot.left);
-      if (o + together < work.o_end) fetch<S>(tile.first, tile.count, o + together);
-      else fetch<S>(tile.first + tile.count, kRows, work.o);
+      const bool last = o + together >= work.o_end;
+      const Tile& tile_then = last ? next : tile;
+      const std::int64_t o_then = last ? work.o : o + together;
+      int fetched = 0;
       for_columns<T>(size_.channels, [&](auto vectors, std::int64_t c) {
         constexpr int V = vectors();
+        const int fetch_end = std::min(fetched + share_, kRows);
+        for (; fetched < fetch_end; ++fetched)
+          fetch_row(basis_.place(tile_then.row[fetched], o_then), basis_bytes_);
         Vec<T> filter[kRows][V];
         product_.template multiply<V>(left, weight, c, filter);
-        for (std::int64_t p = o; p < o + together; ++p)
-          sums<S, V>(tile, p, c, filter, slot.open + (p - work.o) * columns_ + c);
+        const bool whole = a_.x.entry == 1 && size_.channels - c >= V * kLanes<T>;
+        for (std::int64_t p = o; p < o + together; ++p) {
+          fetch<S, V>(tile_then, p + o_then - o, c);
+          T* open = slot.open + (p - work.o) * columns_ + c;
+          if (whole) sums<S, V, true>(tile, p, c, filter, open);
+          else sums_of_part<S>(tile, p, c, Stored<T, kRows, V>(filter), open);
+        }
       });
     }
   }
 
-  // Asks for what some pairs need at an orientation, which are next: rows from all over the memory.
-  template <class S>
-  EQUICONV_INLINE void fetch(std::int64_t first, int count, std::int64_t o) const {
-    const std::int64_t end = std::min(first + count, groups_.offset[groups_.count]);
-    for (std::int64_t i = first; i < end; ++i) {
-      fetch_row(basis_.place(groups_.row[i], o), size_.functions * bytes_of(a_.basis.dtype));
-      fetch_row(reinterpret_cast<const char*>(row_of<S>(a_.x, groups_.neighbour[i], o)),
-                size_.channels * std::int64_t(sizeof(S)));
-    }
-  }
-  static EQUICONV_INLINE void fetch_row(const char* row, std::int64_t bytes) {
-    for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+  // Asks for some columns of the features of pairs that are next: rows from all over the memory.
+  template <class S, int V>
+  EQUICONV_INLINE void fetch(const Tile& tile, std::int64_t o, std::int64_t c) const {
+    const S* x = row_of<S>(a_.x, 0, o) + c;
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m) fetch_row(x + tile.sent[m], V * kLanes<T> * std::int64_t(sizeof(S)));
   }
 
-  // Adds filter * feature over the tile's groups; each that ends is stored, the last may stay open.
-  template <class S, int V>
+  // Adds filter * feature over the tile's groups; each that ends is stored, the last may stay open. `whole`:
+  // all vectors are, and features contiguous.
+  template <class S, int V, bool whole>
   EQUICONV_INLINE void sums(const Tile& tile, std::int64_t o, std::int64_t c,
                             const Vec<T> (&filter)[kRows][V], T* open) const {
     constexpr std::int64_t W = kLanes<T>;
     const std::int64_t left = size_.channels - c;
+    const S* x = row_of<S>(a_.x, 0, o);
+    S* out = row_of<S>(a_.out, 0, o) + c;
     Vec<T> sum[V];
     for (int v = 0; v < V; ++v) sum[v] = tile.open ? load(open + v * W) : Vec<T>{};
 #pragma GCC unroll 16
     for (int m = 0; m < kRows; ++m) {
-      if (m < tile.count) {
-        const auto x = features<S>(a_.x, tile.neighbour[m], o);
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) sum[v] += filter[m][v] * x.vector(c + v * W, left - v * W);
-        if (tile.ends >> m & 1) {
-          S* out = row_of<S>(a_.out, tile.group[m], o) + c;
+      for (int v = 0; v < V; ++v) {
+        if constexpr (whole) sum[v] += filter[m][v] * load(x + tile.sent[m] + c + v * W);
+        else sum[v] += filter[m][v] * StridedRow<S>{x + tile.sent[m], a_.x.entry}.vector(c + v * W, left - v * W);
+      }
+      if (tile.ends >> m & 1) {
 #pragma GCC unroll 2
-          for (int v = 0; v < V; ++v) put<S, T>(out + v * W, sum[v], left - v * W), sum[v] = Vec<T>{};
+        for (int v = 0; v < V; ++v) {
+          if constexpr (whole) store(out + tile.sum[m] + v * W, sum[v]);
+          else put<S, T>(out + tile.sum[m] + v * W, sum[v], left - v * W);
+          sum[v] = Vec<T>{};
         }
       }
     }
     for (int v = 0; v < V; ++v) store(open + v * W, sum[v]);
+  }
+  template <class S, int V>
+  __attribute__((noinline)) void sums_of_part(const Tile& tile, std::int64_t o, std::int64_t c,
+                                              const Stored<T, kRows, V>& filter, T* open) const {
+    sums<S, V, false>(tile, o, c, filter.of, open);
   }
 
   PairMessage size_;
@@ -200,7 +216,9 @@ class Aggregate {
   Product product_;
   BasisRows<typename Product::Entry> basis_;
   Team team_;
-  std::int64_t columns_, pieces_, cuts_;
+  std::int64_t columns_, basis_bytes_;
+  int share_;  // of a tile's rows, fetched before each product
+  std::int64_t pieces_, cuts_;
 };
 
 // ---- the gradients of basis and weight -----------------------------------------------------------

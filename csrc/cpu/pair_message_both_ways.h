@@ -20,7 +20,7 @@
 
 namespace {
 
-// Sums in memory, not in registers, and of both ends, cost as much as what is saved of 24 to 32 functions
+// Sums of neighbours in memory, not in registers, cost as much as what is saved of 24 to 32 functions
 // (measured on AVX-512, where points are 1000; of clouds of 20, less).
 constexpr std::int64_t kLeastFunctions = 32;
 inline bool pays_both_ways(const PairMessage& size) {
@@ -117,19 +117,24 @@ class BothWays {
       for (std::int64_t couple = work.couple; couple < work.couple_end; ++couple)
         for (const std::int64_t o : couples_[std::size_t(couple)])
           std::fill(row_of<T>(a_.out, g, o) + work.column, row_of<T>(a_.out, g, o) + work.column_end, T(0));
-    Tile tile;
+    Tile tiles[2];  // one that is multiplied, and the next, which is fetched meanwhile
+    Tile *tile = &tiles[0], *next = &tiles[1];
+    const auto turn = [&] {
+      if (tile->count) messages(*tile, *next, work, weight, copies);
+      std::swap(tile, next), next->count = 0;
+    };
     for (std::int64_t g = work.group; g < work.group_end; ++g)
       for (std::int64_t i = groups_.offset[g]; i < groups_.offset[g + 1] && groups_.neighbour[i] <= g; ++i) {
-        tile.group[tile.count] = g, tile.neighbour[tile.count] = groups_.neighbour[i];
-        tile.row[tile.count++] = groups_.row[i];
-        if (tile.count == kRows) messages(tile, work, weight, copies), tile.count = 0;
+        next->group[next->count] = g, next->neighbour[next->count] = groups_.neighbour[i];
+        next->row[next->count++] = groups_.row[i];
+        if (next->count == kRows) turn();
       }
-    if (tile.count == 0) return;
-    for (int m = tile.count; m < kRows; ++m) tile.row[m] = tile.row[0];  // computed, and left
-    messages(tile, work, weight, copies);
+    for (int m = next->count; m < kRows; ++m) next->row[m] = next->row[0];  // computed, and left
+    turn(), turn();
   }
 
-  void messages(const Tile& tile, const Work& work, const typename Product::Right& weight, T* copies) const {
+  void messages(const Tile& tile, const Tile& next, const Work& work, const typename Product::Right& weight,
+                T* copies) const {
     for (std::int64_t couple = work.couple; couple < work.couple_end; ++couple) {
       const auto [o, opposite] = couples_[std::size_t(couple)];
       const int ways = o == opposite ? 1 : 2;
@@ -138,59 +143,97 @@ class BothWays {
         for (int m = 0; m < kRows; ++m)
           left[way].row[m] = basis_.get(tile.row[m], way ? opposite : o, way * kRows + m, copies);
       }
-      if (couple + 1 < work.couple_end) fetch(tile, couples_[std::size_t(couple + 1)]);
+      const bool last = couple + 1 == work.couple_end;
+      const Tile& then = last ? next : tile;
+      const auto& couple_then = couples_[std::size_t(last ? work.couple : couple + 1)];
+      const std::int64_t products = ways * round_up(work.column_end - work.column, kTileColumns<T>) / kTileColumns<T>;
+      std::int64_t product_at = 0;
+      const auto fetch_part = [&] {
+        const int from = int(then.count * product_at / products), to = int(then.count * (product_at + 1) / products);
+        fetch(then, from, to, couple_then, work);
+        ++product_at;
+      };
       for_columns<T>(work.column_end - work.column, [&](auto vectors, std::int64_t column) {
         constexpr int V = vectors();
         const std::int64_t c = work.column + column;
-        T filter[2][kRows][V * kLanes<T>];
-        for (int way = 0; way < ways; ++way) {
-          Vec<T> product[kRows][V];
-          product_.template multiply<V>(left[way], weight, c, product);
-#pragma GCC unroll 16
-          for (int m = 0; m < kRows; ++m)
-#pragma GCC unroll 2
-            for (int v = 0; v < V; ++v) store(filter[way][m] + v * kLanes<T>, product[m][v]);
-        }
-        for (int m = 0; m < tile.count; ++m) {
-          const std::int64_t g = tile.group[m], n = tile.neighbour[m];
-          for (int way = 0; way < ways; ++way) {
-            add<V>(g, n, way ? opposite : o, c, filter[way][m]);
-            if (n != g) add<V>(n, g, way ? o : opposite, c, filter[way][m]);
-          }
-        }
+        Vec<T> product[kRows][V];
+        fetch_part();
+        product_.template multiply<V>(left[0], weight, c, product);
+        add_to_groups<V>(tile, o, c, product);
+        if (ways == 1) return add_to_neighbours<V>(tile, o, c, product);
+        const Stored<T, kRows, V> first(product);
+        fetch_part();
+        product_.template multiply<V>(left[1], weight, c, product);
+        add_to_groups<V>(tile, opposite, c, product);
+        add_to_neighbours<V>(tile, o, c, product);
+        add_to_neighbours<V>(tile, opposite, c, first.of);
       });
     }
   }
 
-  // out[to] += filter * x[from]
+  // out[group] += filter * x[neighbour]. Of a tile, all groups come before the neighbours: no point is a
+  // neighbour before it has been the group, so each meets its pairs in order.
   template <int V>
-  EQUICONV_INLINE void add(std::int64_t to, std::int64_t from, std::int64_t o, std::int64_t c,
-                           const T* filter) const {
+  EQUICONV_INLINE void add_to_groups(const Tile& tile, std::int64_t o, std::int64_t c, const Vec<T> (&filter)[kRows][V]) const {
     constexpr std::int64_t W = kLanes<T>;
     const std::int64_t left = size_.channels - c;
-    T* out = row_of<T>(a_.out, to, o) + c;
-    const auto x = features<T>(a_.x, from, o);
+    T* out = row_of<T>(a_.out, tile.group[0], o) + c;
+    Vec<T> sum[V];
+    for (int v = 0; v < V; ++v) sum[v] = get(out + v * W, left - v * W);
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m) {
+      if (m < tile.count) {
+        if (m > 0 && tile.group[m] != tile.group[m - 1]) {
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) {
-      const std::int64_t rest = left - v * W;
-      const Vec<T> sum = rest >= W ? load(out + v * W) : load_some<T>(out + v * W, int(rest));
-      put<T, T>(out + v * W, sum + load(filter + v * W) * x.vector(c + v * W, rest), rest);
+          for (int v = 0; v < V; ++v) put<T, T>(out + v * W, sum[v], left - v * W);
+          out = row_of<T>(a_.out, tile.group[m], o) + c;
+#pragma GCC unroll 2
+          for (int v = 0; v < V; ++v) sum[v] = get(out + v * W, left - v * W);
+        }
+        const auto x = features<T>(a_.x, tile.neighbour[m], o);
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) sum[v] += filter[m][v] * x.vector(c + v * W, left - v * W);
+      }
     }
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) put<T, T>(out + v * W, sum[v], left - v * W);
   }
 
-  // Asks for what some pairs need at two orientations, which are next: rows from all over the memory.
-  EQUICONV_INLINE void fetch(const Tile& tile, const std::array<std::int64_t, 2>& couple) const {
-    for (int m = 0; m < tile.count; ++m)
-      for (const std::int64_t o : couple) {
-        fetch_row(basis_.place(tile.row[m], o), size_.functions);
-        for (const std::int64_t point : {tile.group[m], tile.neighbour[m]}) {
-          fetch_row(reinterpret_cast<const char*>(row_of<T>(a_.x, point, o)), size_.channels);
-          fetch_row(reinterpret_cast<const char*>(row_of<T>(a_.out, point, o)), size_.channels);
+  // out[neighbour] += filter * x[group]
+  template <int V>
+  EQUICONV_INLINE void add_to_neighbours(const Tile& tile, std::int64_t o, std::int64_t c, const Vec<T> (&filter)[kRows][V]) const {
+    constexpr std::int64_t W = kLanes<T>;
+    const std::int64_t left = size_.channels - c;
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m) {
+      if (m < tile.count && tile.group[m] != tile.neighbour[m]) {
+        const auto x = features<T>(a_.x, tile.group[m], o);
+        T* out = row_of<T>(a_.out, tile.neighbour[m], o) + c;
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) {
+          const Vec<T> sum = get(out + v * W, left - v * W) + filter[m][v] * x.vector(c + v * W, left - v * W);
+          put<T, T>(out + v * W, sum, left - v * W);
         }
       }
+    }
   }
-  static EQUICONV_INLINE void fetch_row(const char* row, std::int64_t entries) {
-    for (std::int64_t i = 0; i < entries * std::int64_t(sizeof(T)); i += 64) __builtin_prefetch(row + i);
+  static EQUICONV_INLINE Vec<T> get(const T* p, std::int64_t count) { return count >= kLanes<T> ? load(p) : load_some<T>(p, int(count)); }
+
+  // Asks for what some pairs need at two orientations, which are next: rows from all over the memory.
+  EQUICONV_INLINE void fetch(const Tile& tile, int from, int to, const std::array<std::int64_t, 2>& couple,
+                             const Work& work) const {
+    const std::int64_t bytes = (work.column_end - work.column) * std::int64_t(sizeof(T));
+    // GCC leaves out calls of what only prefetches
+    const auto fetch_point = [&](std::int64_t point, std::int64_t o) __attribute__((always_inline)) {
+      fetch_row(row_of<T>(a_.x, point, o) + work.column, bytes);
+      fetch_row(row_of<T>(a_.out, point, o) + work.column, bytes);
+    };
+    for (int m = from; m < to; ++m)
+      for (const std::int64_t o : couple) {
+        fetch_row(basis_.place(tile.row[m], o), size_.functions * std::int64_t(sizeof(T)));
+        fetch_point(tile.neighbour[m], o);
+        if (m == 0 || tile.group[m] != tile.group[m - 1]) fetch_point(tile.group[m], o);
+      }
   }
 
   PairMessage size_;

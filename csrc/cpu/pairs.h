@@ -83,9 +83,20 @@ class BasisRows {
   }
   std::int64_t room(std::int64_t rows) const { return in_place_ ? 0 : rows * pitch_; }
   // Row i of those for which there is room.
-  const T* get(std::int64_t pair, std::int64_t orientation, std::int64_t i, T* copies) const {
+  EQUICONV_INLINE const T* get(std::int64_t pair, std::int64_t orientation, std::int64_t i, T* copies) const {
     find(pair, orientation);
-    if (in_place_) return row_of<T>(basis_, pair, orientation);
+    return in_place_ ? row_of<T>(basis_, pair, orientation) : get_copy(pair, orientation, i, copies);
+  }
+  // Where the row lies.
+  EQUICONV_INLINE const char* place(std::int64_t pair, std::int64_t orientation) const {
+    find(pair, orientation);
+    return row_of<char>(basis_, 0, 0) +
+           bytes_of(basis_.dtype) * (pair * basis_.row + orientation * basis_.orientation);
+  }
+
+ private:
+  __attribute__((noinline)) const T* get_copy(std::int64_t pair, std::int64_t orientation, std::int64_t i,
+                                              T* copies) const {
     T* copy = copies + i * pitch_;
     with_arithmetic_storage<Real>(basis_.dtype, [&](auto* storage) {
       const auto row = features<std::remove_pointer_t<decltype(storage)>>(basis_, pair, orientation);
@@ -94,16 +105,8 @@ class BasisRows {
     });
     return copy;
   }
-  // Where the row lies.
-  const char* place(std::int64_t pair, std::int64_t orientation) const {
-    find(pair, orientation);
-    return row_of<char>(basis_, 0, 0) +
-           bytes_of(basis_.dtype) * (pair * basis_.row + orientation * basis_.orientation);
-  }
-
- private:
   // A reversed pair's row is that of the pair, at the opposite orientation.
-  void find(std::int64_t& pair, std::int64_t& orientation) const {
+  EQUICONV_INLINE void find(std::int64_t& pair, std::int64_t& orientation) const {
     if (pair >= antipodes_.rows) pair -= antipodes_.rows, orientation = antipodes_.of[orientation];
   }
 

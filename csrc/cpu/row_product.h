@@ -44,10 +44,11 @@ class RegisterProduct {
   template <int V>
   EQUICONV_INLINE void multiply(const Left& left, const Right& right, std::int64_t column,
                                 Vec<T> (&product)[kRows][V]) const {
-    ::multiply<T>(depth_, left, right.packed + column * depth_, V * kLanes<T>, product);
+    ::multiply<T, kAhead>(depth_, left, right.packed + column * depth_, V * kLanes<T>, product);
   }
 
  private:
+  static constexpr int kAhead = 8;  // the packed matrix passes through the first cache, rows push it out of it
   std::int64_t depth_, columns_;
 };
 

@@ -22,6 +22,11 @@ constexpr std::int64_t kTileColumns = kTileVectors * kLanes<T>;
 
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
+// Asks for a row that is needed later.
+EQUICONV_INLINE void fetch_row(const void* row, std::int64_t bytes) {
+  for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(row) + i);
+}
+
 // What a sum is increased by: a product of numbers. (row_product_dot.h has two.)
 struct AddProduct {
   template <class V>
@@ -30,8 +35,9 @@ struct AddProduct {
   }
 };
 
-// sum[m][v] = sum over k < depth of left(m, k) * right[k * pitch + v-th vector]
-template <class T, int M, int V, class Left, class Entry, class Add = AddProduct>
+// sum[m][v] = sum over k < depth of left(m, k) * right[k * pitch + v-th vector]; so many rows of `right` ahead
+// are asked for.
+template <class T, int ahead = 0, int M, int V, class Left, class Entry, class Add = AddProduct>
 EQUICONV_INLINE void multiply(std::int64_t depth, const Left& left, const Entry* right, std::int64_t pitch,
                               Vec<T> (&sum)[M][V], Add add = {}) {
 #pragma GCC unroll 16
@@ -39,6 +45,7 @@ EQUICONV_INLINE void multiply(std::int64_t depth, const Left& left, const Entry*
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) sum[m][v] = Vec<T>{};
   for (std::int64_t k = 0; k < depth; ++k, right += pitch) {
+    if constexpr (ahead) fetch_row(right + ahead * pitch, V * kVectorBytes);
     Vec<Entry> b[V];
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) b[v] = load(right + v * kLanes<Entry>);
@@ -50,6 +57,18 @@ EQUICONV_INLINE void multiply(std::int64_t depth, const Left& left, const Entry*
     }
   }
 }
+
+// Such sums in memory: for a function that is not inlined, as they are in registers otherwise.
+template <class T, int M, int V>
+struct Stored {
+  Vec<T> of[M][V];
+  EQUICONV_INLINE explicit Stored(const Vec<T> (&sum)[M][V]) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) of[m][v] = sum[m][v];
+  }
+};
 
 // left(m, k) of rows that lie anywhere, contiguous in k ...
 template <class T, int M>
