@@ -107,7 +107,7 @@ class Aggregate {
   struct Tile {
     int count = 0;
     unsigned ends = 0;
-    bool open = false;                                // the first group began in an earlier tile
+    bool open = false;  // the first group began in an earlier tile
     std::int64_t row[kRows] = {}, sent[kRows] = {}, sum[kRows] = {};  // where x and out have the pair's rows
   };
 
@@ -191,7 +191,9 @@ class Aggregate {
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) {
         if constexpr (whole) sum[v] += filter[m][v] * load(x + tile.sent[m] + c + v * W);
-        else sum[v] += filter[m][v] * StridedRow<S>{x + tile.sent[m], a_.x.entry}.vector(c + v * W, left - v * W);
+        else
+          sum[v] +=
+              filter[m][v] * StridedRow<S>{x + tile.sent[m], a_.x.entry}.vector(c + v * W, left - v * W);
       }
       if (tile.ends >> m & 1) {
 #pragma GCC unroll 2

@@ -146,10 +146,12 @@ class BothWays {
       const bool last = couple + 1 == work.couple_end;
       const Tile& then = last ? next : tile;
       const auto& couple_then = couples_[std::size_t(last ? work.couple : couple + 1)];
-      const std::int64_t products = ways * round_up(work.column_end - work.column, kTileColumns<T>) / kTileColumns<T>;
+      const std::int64_t products =
+          ways * round_up(work.column_end - work.column, kTileColumns<T>) / kTileColumns<T>;
       std::int64_t product_at = 0;
       const auto fetch_part = [&] {
-        const int from = int(then.count * product_at / products), to = int(then.count * (product_at + 1) / products);
+        const int from = int(then.count * product_at / products),
+                  to = int(then.count * (product_at + 1) / products);
         fetch(then, from, to, couple_then, work);
         ++product_at;
       };
@@ -174,7 +176,8 @@ class BothWays {
   // out[group] += filter * x[neighbour]. Of a tile, all groups come before the neighbours: no point is a
   // neighbour before it has been the group, so each meets its pairs in order.
   template <int V>
-  EQUICONV_INLINE void add_to_groups(const Tile& tile, std::int64_t o, std::int64_t c, const Vec<T> (&filter)[kRows][V]) const {
+  EQUICONV_INLINE void add_to_groups(const Tile& tile, std::int64_t o, std::int64_t c,
+                                     const Vec<T> (&filter)[kRows][V]) const {
     constexpr std::int64_t W = kLanes<T>;
     const std::int64_t left = size_.channels - c;
     T* out = row_of<T>(a_.out, tile.group[0], o) + c;
@@ -201,7 +204,8 @@ class BothWays {
 
   // out[neighbour] += filter * x[group]
   template <int V>
-  EQUICONV_INLINE void add_to_neighbours(const Tile& tile, std::int64_t o, std::int64_t c, const Vec<T> (&filter)[kRows][V]) const {
+  EQUICONV_INLINE void add_to_neighbours(const Tile& tile, std::int64_t o, std::int64_t c,
+                                         const Vec<T> (&filter)[kRows][V]) const {
     constexpr std::int64_t W = kLanes<T>;
     const std::int64_t left = size_.channels - c;
 #pragma GCC unroll 16
@@ -211,13 +215,16 @@ class BothWays {
         T* out = row_of<T>(a_.out, tile.neighbour[m], o) + c;
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) {
-          const Vec<T> sum = get(out + v * W, left - v * W) + filter[m][v] * x.vector(c + v * W, left - v * W);
+          const Vec<T> sum =
+              get(out + v * W, left - v * W) + filter[m][v] * x.vector(c + v * W, left - v * W);
           put<T, T>(out + v * W, sum, left - v * W);
         }
       }
     }
   }
-  static EQUICONV_INLINE Vec<T> get(const T* p, std::int64_t count) { return count >= kLanes<T> ? load(p) : load_some<T>(p, int(count)); }
+  static EQUICONV_INLINE Vec<T> get(const T* p, std::int64_t count) {
+    return count >= kLanes<T> ? load(p) : load_some<T>(p, int(count));
+  }
 
   // Asks for what some pairs need at two orientations, which are next: rows from all over the memory.
   EQUICONV_INLINE void fetch(const Tile& tile, int from, int to, const std::array<std::int64_t, 2>& couple,

@@ -48,7 +48,8 @@ class RegisterProduct {
   }
 
  private:
-  static constexpr int kAhead = 8;  // the packed matrix passes through the first cache, rows push it out of it
+  static constexpr int kAhead =
+      8;  // the packed matrix passes through the first cache, rows push it out of it
   std::int64_t depth_, columns_;
 };
 

@@ -35,8 +35,8 @@ struct AddProduct {
   }
 };
 
-// sum[m][v] = sum over k < depth of left(m, k) * right[k * pitch + v-th vector]; so many rows of `right` ahead
-// are asked for.
+// sum[m][v] = sum over k < depth of left(m, k) * right[k * pitch + v-th vector]; so many rows of `right`
+// ahead are asked for.
 template <class T, int ahead = 0, int M, int V, class Left, class Entry, class Add = AddProduct>
 EQUICONV_INLINE void multiply(std::int64_t depth, const Left& left, const Entry* right, std::int64_t pitch,
                               Vec<T> (&sum)[M][V], Add add = {}) {
