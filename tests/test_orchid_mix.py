@@ -297,8 +297,8 @@ LAYOUT = pytest.mark.parametrize("layout", ["bdl", "bld"])
 def test_is_the_ops_one_after_another(
     keyed: bool, layout: str, padding: str, length: int, width: int
 ) -> None:
-    """Which are what CUDA tensors of lengths without kernels take, here on a CPU; and a graph of derivatives is
-    made of."""
+    """Which are what CUDA tensors of lengths without kernels take, here on a CPU, and what a graph of
+    derivatives is made of."""
     taps = (min(width, 4), width, 3)
     given = sample("", 2, 3, length, taps, 3, keyed=keyed, layout=layout, padding=padding, extras=ALL)
     tensors = contract.detached(given.make(torch.float64, "cpu"))

@@ -476,12 +476,12 @@ class BackwardColumns {
         soon.rows(0, columns_.template positions<S>(a_.grad_out, at, s, strip, slot.zeros), t + i0);
         soon.rows(1, columns_.template positions<S>(a_.x, at, s, strip, slot.zeros), t + i0);
       }
-      sum_taps<1, R>(
-          from, taps, false, columns_.width(strip),
-          [&](int i, std::int64_t lane, std::int64_t count, Vec<T>* p) __attribute__((always_inline)) {
-            if constexpr (!kAnew) soon.fetch(i, lane);
-            put_row<S, T>(to[i] + lane, p[0], count, past_caches_);
-          });
+      sum_taps<1, R>(from, taps, false, columns_.width(strip),
+                     [&](int i, std::int64_t lane, std::int64_t count, Vec<T>* p)
+                         __attribute__((always_inline)) {
+                           if constexpr (!kAnew) soon.fetch(i, lane);
+                           put_row<S, T>(to[i] + lane, p[0], count, past_caches_);
+                         });
     }
   }
 
