@@ -414,6 +414,32 @@ def test_nan_stays_in_its_row(keyed: bool, layout: str, length: int, where: str,
     assert poisoned[0].isnan().any()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("length", [112, 256, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_few_rows_have_the_same_bits_for_any_number_of_threads(
+    dtype: torch.dtype, length: int, channels: int
+) -> None:
+    """Fewer rows than threads or lanes: the threads share the frequencies of a row."""
+    generator = torch.Generator().manual_seed(length)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=dtype)
+
+    x, query, grad_out = (draw(1, channels, length) for _ in range(3))
+    tensors = [t.requires_grad_() for t in (x, query, draw(channels, 3), draw(channels))]
+    results, threads = [], torch.get_num_threads()
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        try:
+            y = conditioned_conv(*tensors[:2], frequency_filter=tensors[2], frequency_bias=tensors[3])
+            results.append([y.detach(), *torch.autograd.grad(y, tensors, grad_out)])
+        finally:
+            torch.set_num_threads(threads)
+    for others in results[1:]:
+        contract.assert_same_bits(others, results[0])
+
+
 @TYPES
 def test_derivatives_through_the_graph_are_those_of_the_fused_backward(keyed: bool, device: str) -> None:
     given = sample("", 2, 3, 50, 5, keyed=keyed, layout="bld", extras=ALL)

@@ -119,11 +119,13 @@ class AlongRealDft {
 
   // f(in, out, access) once for every frequency: in[i] is the i-th transform's spectrum there, times
   // multiple(), out[i] that of a transform to be; access gets and puts arranged half spectra, real ones too.
+  // Not inlined, so that one thread and a team run the same code: a compiler that contracts a * b + c * d may
+  // round one product in one copy of a loop and the other in another.
   template <int kIn, int kOut, class F>
   void each_frequency(const std::array<Plane<T>, kIn>& in, const std::array<Plane<T>, kOut>& out, F f,
                       const Team& team) const {
     for (const Plane<T>& z : in) z.re[n_] = z.re[0], z.im[n_] = z.im[0];
-    team.ranges(n_ / 2 / W, [&](std::int64_t begin, std::int64_t end) {
+    team.ranges(n_ / 2 / W, [&](std::int64_t begin, std::int64_t end) __attribute__((noinline)) {
       for (std::int64_t v = begin; v < end; ++v) {
         const std::int64_t k = v * W, mirror = n_ - k - W + 1;
         const Number<Vec<T>> w = factor<Vec<T>>(twiddles_[std::size_t(v)]);
@@ -267,7 +269,7 @@ class AcrossRealDft {
   template <int kIn, int kOut, class F>
   void each_frequency(const std::array<Plane<T>, kIn>& in, const std::array<Plane<T>, kOut>& out, F f,
                       const Team& team) const {
-    team.ranges(n_ / 2 + 1, [&](std::int64_t begin, std::int64_t end) {
+    team.ranges(n_ / 2 + 1, [&](std::int64_t begin, std::int64_t end) __attribute__((noinline)) {
       for (std::int64_t k = begin; k < end; ++k) {
         const std::int64_t mirror = k ? n_ - k : 0;
         std::array<Number<Vec<T>>, kIn> a, b;
