@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equiconv import fft_conv
-from equiconv.nn import ExplicitFilter, ImplicitFilter, LongConv, LongConvDecoder
+from equiconv.nn import ExplicitFilter, HyenaOperator, ImplicitFilter, LongConv, LongConvDecoder
 from equiconv.nn.long_conv_state import widest_square
 from equiconv.ops.long_conv_step import BLOCK
 from equiconv.reference.fft_conv import fft_conv as reference
@@ -109,6 +109,23 @@ def test_filters_of_shorter_sequences(kind: Callable[..., torch.nn.Module]) -> N
         (
             lambda: LongConv(2, 8, mode="circular").decoder(1),
             "LongConv: mode must be causal where tokens come one by one, but is circular",
+        ),
+        (
+            lambda: LongConv(2, 8).decoder(1, max_length=0),
+            "LongConv: max_length must be at least 1, but is 0",
+        ),
+        (
+            lambda: LongConv(2, 8, two_sided=True),
+            "LongConv: options must be among emb_dim, order, num_inner, omega where filter is implicit, but "
+            "two_sided is there",
+        ),
+        (
+            lambda: LongConv(2, 8, filter="explicit", order=8),
+            "LongConv: options must be absent where filter is explicit, but order is there",
+        ),
+        (
+            lambda: LongConv(2, filter=None, order=8),
+            "LongConv: options must be absent where filter is None, but order is there",
         ),
     ],
 )
@@ -308,6 +325,46 @@ def test_decoder_refuses() -> None:
     decoder(x)
     with pytest.raises(ValueError, match="at most 0 more tokens"):
         decoder(x)
+
+
+def test_filters_from_the_meta_device() -> None:
+    """What no state has is filled by reset_parameters; the rest is loaded."""
+    there = LongConv(3, 20, mode="bidirectional")
+    with torch.device("meta"):
+        conv = LongConv(3, 20, mode="bidirectional")
+    conv.to_empty(device="cpu")
+    for tensor in (*conv.parameters(), *conv.buffers()):
+        tensor.data.fill_(math.nan)
+    for module in conv.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert conv.filter is not None
+    assert conv.filter(20).isfinite().all()
+    conv.load_state_dict(there.state_dict())
+    x = torch.randn(2, 20, 3)
+    assert torch.equal(conv(x), there(x))
+
+
+def test_a_decoder_made_in_inference_mode_serves_outside_of_it() -> None:
+    hyena, x = HyenaOperator(3, 80), torch.randn(2, 80, 3)
+    expected = hyena(x)
+    with torch.inference_mode():
+        decoder = hyena.decoder(2)
+        first = decoder(x[:, :70])
+    rest = [decoder(token) for token in x[:, 70:].split(1, 1)]
+    torch.testing.assert_close(torch.cat([first, *rest], 1), expected.detach(), rtol=0, atol=1e-5)
+    decoder.reset()
+    assert decoder.position == 0
+    torch.testing.assert_close(decoder(x), expected.detach(), rtol=0, atol=1e-5)
+
+
+def test_a_bidirectional_convolution_is_exported_with_any_length() -> None:
+    conv = LongConv(3, 64, mode="bidirectional")
+    length = torch.export.Dim("length", min=2, max=64)
+    program = torch.export.export(conv, (torch.randn(2, 16, 3),), dynamic_shapes=({1: length},))
+    for size in (2, 16, 33, 64):
+        x = torch.randn(2, size, 3)
+        torch.testing.assert_close(program.module()(x), conv(x))
 
 
 def test_decoder_is_exact_under_autocast() -> None:

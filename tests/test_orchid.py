@@ -148,7 +148,21 @@ def test_orchid_block_learns() -> None:
             lambda: Orchid(4, 8)(torch.randn(2, 9, 4)),
             "ImplicitFilter: length must be at most max_length, 8, but is 9",
         ),
-        (lambda: Orchid(4, 8)(torch.randn(8, 4)), "Orchid: x must be (B, L, D), but has shape (8, 4)"),
+        (lambda: Orchid(4, 8)(torch.randn(8, 4)), "Orchid: x must be (B, L, 4), but has shape (8, 4)"),
+        (lambda: Orchid(4, 8)(torch.randn(2, 8, 5)), "Orchid: x must be (B, L, 4), but has shape (2, 8, 5)"),
+        (
+            lambda: Orchid(4, 8, heads=2),
+            "Orchid: options must be among emb_dim, order, num_inner, omega where filter is implicit, but "
+            "heads is there",
+        ),
+        (
+            lambda: Orchid(4, filter=None, order=8),
+            "Orchid: options must be absent where filter is None, but order is there",
+        ),
+        (
+            lambda: HyenaOperator(4, 8)(torch.randn(8, 4)),
+            "HyenaOperator: x must be (B, L, 4), but has shape (8, 4)",
+        ),
         (
             lambda: HyenaOperator(4, 8, mode="bidirectional"),
             "HyenaOperator: mode must be causal, but is bidirectional",
@@ -156,7 +170,7 @@ def test_orchid_block_learns() -> None:
         (lambda: HyenaOperator(4, 8, layout="bdl"), "HyenaOperator: layout must be bld, but is bdl"),
         (
             lambda: HyenaOperator(4, 8).decoder(2)(torch.randn(1, 1, 4)),
-            "HyenaDecoder: x must have shape (2, T, D), but has shape (1, 1, 4)",
+            "HyenaDecoder: x must have shape (2, T, 4), but has shape (1, 1, 4)",
         ),
     ],
 )

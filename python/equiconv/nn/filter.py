@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from ..ops.check import require
+from ..ops.check import one_of, require
 
 
 class ExplicitFilter(nn.Module):
@@ -92,20 +94,32 @@ class ImplicitFilter(nn.Module):
         )
         self.max_length = max_length
         self.two_sided = two_sided
-        bands = (emb_dim - 1) // 2
-        t = torch.linspace(0, 1, max_length, dtype=torch.float64)[:, None]
-        turns = torch.arange(max_length, dtype=torch.float64)[:, None] / max_length
-        angles = 2 * math.pi * turns * torch.linspace(1e-4, bands - 1, bands, dtype=torch.float64)
-        features = torch.cat([t, angles.cos(), -angles.sin()], dim=1)
-        slowest, fastest = (-math.log(0.01) / part for part in (1.5, 0.3))
-        rates = torch.linspace(slowest, fastest, channels, dtype=torch.float64)
         # Not in the state: they follow from the sizes.
-        self.register_buffer("features", features.to(torch.get_default_dtype()), persistent=False)
-        self.register_buffer("rates", rates.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("features", torch.empty(max_length, emb_dim), persistent=False)
+        self.register_buffer("rates", torch.empty(channels), persistent=False)
         self.input = nn.Linear(emb_dim, order)
         self.inner = nn.ModuleList(nn.Linear(order, order) for _ in range(num_inner))
         self.output = nn.Linear(order, 2 * channels if two_sided else channels, bias=False)
-        self.omega = nn.Parameter(torch.full((order,), float(omega)))
+        self.omega = nn.Parameter(torch.empty(order))
+        self.first_omega = float(omega)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fills features and rates, which no state has, and ω; the layers have one of their own.
+
+        For modules made on the meta device, once `to_empty` has given them memory.
+        """
+        length, emb_dim = self.features.shape
+        bands = (emb_dim - 1) // 2
+        linspace = functools.partial(torch.linspace, dtype=torch.float64, device=self.features.device)
+        t, frequencies = linspace(0, 1, length)[:, None], linspace(1e-4, bands - 1, bands)
+        turns = torch.arange(length, dtype=torch.float64, device=self.features.device)[:, None] / length
+        angles = 2 * math.pi * turns * frequencies
+        slowest, fastest = (-math.log(0.01) / part for part in (1.5, 0.3))
+        with torch.no_grad():
+            self.features.copy_(torch.cat([t, angles.cos(), -angles.sin()], dim=1))
+            self.rates.copy_(linspace(slowest, fastest, len(self.rates)))
+            self.omega.fill_(self.first_omega)
 
     def forward(self, length: int) -> Tensor:
         """(D, length), or two-sided (D, 2 length - 1).
@@ -123,11 +137,30 @@ class ImplicitFilter(nn.Module):
             filter: Tensor = self.output(h).mul_(window)  # nothing wants the product itself: no second tensor
             return filter.mT
         ahead, behind = (part * window for part in self.output(h).chunk(2, dim=-1))
-        earlier = behind[: max(length - 1, 0)].flip(0)
-        return torch.cat([earlier, ahead]).mT
+        return torch.cat([behind.flip(0), ahead])[1:].mT  # without lag -length
 
 
 FILTERS = {"implicit": ImplicitFilter, "explicit": ExplicitFilter}
+OPTIONS: dict[str, tuple[str, ...]] = {"implicit": ("emb_dim", "order", "num_inner", "omega"), "explicit": ()}
+
+
+def check_filter(op: str, filter: str | None, max_length: int | None, options: dict[str, Any]) -> None:
+    """That the filter of a layer can be made."""
+    require(
+        filter is None or filter in FILTERS,
+        lambda: f"{op}: filter must be {one_of([*FILTERS, 'None'])}, but is {filter}",
+    )
+    require(
+        filter is None or max_length is not None,
+        lambda: f"{op}: max_length must be given where filter is {filter}, but is absent",
+    )
+    allowed = OPTIONS[filter] if filter is not None else ()
+    rule = f"among {', '.join(allowed)}" if allowed else "absent"
+    unknown = [name for name in options if name not in allowed]
+    require(
+        not unknown,
+        lambda: f"{op}: options must be {rule} where filter is {filter}, but {unknown[0]} is there",
+    )
 
 
 def _check_length(op: str, argument: str, length: int, most: int | None = None) -> None:

@@ -53,7 +53,11 @@ class HyenaOperator(nn.Module):
 
     def forward(self, x: Tensor, *, filter: Tensor | None = None) -> Tensor:
         """x: (B, L, D). filter: (D, Lf) or (B, D, Lf), where the module has none. Returns the shape of x."""
-        short = self.short_conv
+        short, channels = self.short_conv, self.in_linear.in_features
+        require(
+            x.dim() == 3 and x.shape[2] == channels,
+            lambda: f"HyenaOperator: x must be (B, L, {channels}), but has shape {tuple(x.shape)}",
+        )
         x0, u = short_conv_gated(self.in_linear(x), short.filter, bias=short.bias, layout="bld")
         y: Tensor = self.out_linear(self.long_conv(u, post_gate=x0, filter=filter))
         return y
@@ -81,12 +85,18 @@ class HyenaDecoder:
         """How many tokens there have been."""
         return self.long_conv.position
 
+    def reset(self) -> None:
+        """Begin new sequences with the same filter."""
+        self.long_conv.reset()
+        self.before = torch.zeros_like(self.before)
+
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
+        batch, channels = len(self.before), self.operator.in_linear.in_features
         require(
-            x.dim() == 3 and x.shape[0] == len(self.before),
+            x.dim() == 3 and (x.shape[0], x.shape[2]) == (batch, channels),
             lambda: (
-                f"HyenaDecoder: x must have shape ({len(self.before)}, T, D), but has shape {tuple(x.shape)}"
+                f"HyenaDecoder: x must have shape ({batch}, T, {channels}), but has shape {tuple(x.shape)}"
             ),
         )
         operator, kept = self.operator, self.before.shape[1]

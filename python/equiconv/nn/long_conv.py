@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops.check import LAYOUTS, MODES, number_of, one_of, require
+from ..ops.check import LAYOUTS, MODES, number_of, require
 from ..ops.fft_conv import fft_conv
-from .filter import FILTERS
+from .filter import FILTERS, check_filter
 from .long_conv_decoder import LongConvDecoder
 
 
@@ -45,21 +45,10 @@ class LongConv(nn.Module):
         self.mode = mode
         self.layout = layout
         self.filter: nn.Module | None = None
+        check_filter(_OP, filter, max_length, options)
         if filter is not None:
-            require(
-                filter in FILTERS,
-                lambda: f"{_OP}: filter must be {one_of([*FILTERS, 'None'])}, but is {filter}",
-            )
-            require(
-                max_length is not None,
-                lambda: f"{_OP}: max_length must be given where filter is {filter}, but is absent",
-            )
-            self.filter = FILTERS[filter](
-                channels,
-                max_length,
-                two_sided=mode == "bidirectional",
-                **options,
-            )
+            assert max_length is not None
+            self.filter = FILTERS[filter](channels, max_length, two_sided=mode == "bidirectional", **options)
         self.skip = nn.Parameter(torch.randn(channels)) if skip else None
 
     def forward(
@@ -95,6 +84,10 @@ class LongConv(nn.Module):
         require(
             self.mode == "causal",
             lambda: f"{_OP}: mode must be causal where tokens come one by one, but is {self.mode}",
+        )
+        require(
+            max_length is None or max_length >= 1,
+            lambda: f"{_OP}: max_length must be at least 1, but is {max_length}",
         )
         if self.filter is not None and max_length is None:
             max_length = int(self.filter.max_length)  # type: ignore[arg-type]

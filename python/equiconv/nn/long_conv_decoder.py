@@ -78,7 +78,7 @@ class LongConvDecoder:
 
         self.position = 0  # how many tokens there have been
         self.max_length = max_length
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():  # else it could not be used outside of it
             self._filter = filter.to(torch.promote_types(filter.dtype, torch.float32), copy=True)
             if skip is not None:
                 self._filter[..., 0] += skip

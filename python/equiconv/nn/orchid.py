@@ -12,7 +12,7 @@ from ..ops.conditioned_conv import conditioned_conv
 from ..ops.fft_conv import fft_conv
 from ..ops.orchid_mix import orchid_mix
 from ..ops.short_conv import short_conv_gated
-from .filter import FILTERS
+from .filter import FILTERS, check_filter
 from .long_conv import LongConv
 from .short_conv import ShortConv
 
@@ -75,6 +75,7 @@ class Orchid(nn.Module):
         super().__init__()
         mode = "causal" if options.pop("causal", False) else mode
         _check(max_length, conditioning, frequency_width, filter, padding, residual, mode)
+        check_filter(_OP, "implicit" if residual and filter is None else filter, max_length, options)
         self.conditioning = conditioning
         along_time, of_condition = (
             ("circular", "circular_centered") if padding == "circular" else ("causal", "centered")
@@ -100,7 +101,11 @@ class Orchid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, L, D). Returns the shape of x."""
-        require(x.dim() == 3, lambda: f"{_OP}: x must be (B, L, D), but has shape {tuple(x.shape)}")
+        channels = self.in_linear.in_features
+        require(
+            x.dim() == 3 and x.shape[2] == channels,
+            lambda: f"{_OP}: x must be (B, L, {channels}), but has shape {tuple(x.shape)}",
+        )
         static = self._static(x.shape[1])  # before there is z: what its network needs is large for a moment
         y = self._mix(self.in_linear(x), static)
         if self.residual is not None:
@@ -213,10 +218,6 @@ def _check(
     require(
         conditioning is None or conditioning in TYPES,
         lambda: f"{_OP}: conditioning must be {one_of([*TYPES, 'None'])}, but is {conditioning}",
-    )
-    require(
-        filter is None or filter in FILTERS,
-        lambda: f"{_OP}: filter must be {one_of([*FILTERS, 'None'])}, but is {filter}",
     )
     require(
         conditioning is not None or filter is not None,
