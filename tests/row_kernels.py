@@ -8,7 +8,6 @@ tests/cuda_on_cpu at lengths that have them. A test file lists samples, and inhe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import contract
@@ -20,11 +19,10 @@ from torch import Tensor
 
 
 class RowKernels:
-    """fuses: from a device, a length and a dtype's name, whether there are kernels. longest: of float32.
-    another: of a length that has none. ordered, raced, alone: names of samples, for the tests below."""
+    """longest: a sample of float32. another: one of a length that has no kernels. ordered, raced, alone: names
+    of samples, for the tests below."""
 
     op: ClassVar[contract.Op]
-    fuses: ClassVar[Callable[[Device, int, str], bool]]
     longest: ClassVar[Sample]
     another: ClassVar[Sample]
     ordered: ClassVar[tuple[str, ...]]
@@ -75,7 +73,8 @@ class RowKernels:
     def test_which_lengths_have_kernels(self, emulator: Device, stored: str, sm: int, longest: int) -> None:
         emulator.architecture(sm)
         try:
-            having = [length for length in range(1, 20000) if type(self).fuses(emulator, length, stored)]
+            name = self.op.function.__name__
+            having = [length for length in range(1, 20000) if emulator.fuses(name, length, stored)]
         finally:
             emulator.architecture(90)
         assert having == [2**i for i in range(6, longest.bit_length())]

@@ -8,7 +8,7 @@ import contract
 import pytest
 import test_conditioned_conv
 import torch
-from cuda_on_cpu.conditioned_conv import conditioned_conv, fuses
+from cuda_on_cpu.conditioned_conv import conditioned_conv
 from cuda_on_cpu.device import Device
 from row_kernels import RowKernels
 from test_conditioned_conv import ALL, SIGNALS, TYPES, WEIGHTS, sample
@@ -35,7 +35,6 @@ class TestKernels(RowKernels):
     op = dataclasses.replace(
         test_conditioned_conv.TestContract.op, samples=SAMPLES, on_emulator=conditioned_conv
     )
-    fuses = fuses
     longest = sample("longest", 1, 1, 8192, 3, keyed=True, extras=ALL)
     another = sample("", 1, 1, 96)
     ordered = ("magnitude", "correlation", "strided", "batches-in-chunks")

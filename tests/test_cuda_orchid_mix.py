@@ -11,7 +11,7 @@ import test_orchid_mix
 import torch
 from contract import Sample
 from cuda_on_cpu.device import Device
-from cuda_on_cpu.orchid_mix import fuses, orchid_mix
+from cuda_on_cpu.orchid_mix import orchid_mix
 from test_orchid_mix import ALL, BIASES, LAYOUT, TYPES, WEIGHTS, sample
 from torch import Tensor
 
@@ -81,7 +81,7 @@ def test_which_lengths_have_kernels(emulator: Device, dtype: str, sm: int, longe
     """Those that conditioned_conv has kernels for, but where three tiles of float64 do not fit."""
     emulator.architecture(sm)
     try:
-        having = [length for length in range(1, 20000) if fuses(emulator, length, dtype)]
+        having = [length for length in range(1, 20000) if emulator.fuses("orchid_mix", length, dtype)]
     finally:
         emulator.architecture(90)
     assert having == [2**i for i in range(6, longest.bit_length())]

@@ -9,7 +9,7 @@ import pytest
 import test_spectral_conv
 import torch
 from cuda_on_cpu.device import Device
-from cuda_on_cpu.spectral_conv import fuses, spectral_conv
+from cuda_on_cpu.spectral_conv import spectral_conv
 from row_kernels import RowKernels
 from test_spectral_conv import ALL, GATES, PER_SAMPLE, sample
 
@@ -33,7 +33,6 @@ SAMPLES = (
 
 class TestKernels(RowKernels):
     op = dataclasses.replace(test_spectral_conv.TestContract.op, samples=SAMPLES, on_emulator=spectral_conv)
-    fuses = fuses
     longest = sample("longest", 1, 1, 8192, extras=ALL)
     another = sample("", 1, 1, 96)
     ordered = ("shared", "per-sample", "strided", "batches-in-chunks")

@@ -93,6 +93,12 @@ class Device:
         lines = (line.split(maxsplit=2) for line in symbols.splitlines())
         return {int(at, 16): name.replace("(anonymous namespace)::", "") for at, kind, name in lines}
 
+    def fuses(self, op: str, length: int, dtype: str) -> bool:
+        """Whether an op that has kernels for some lengths has them for this one."""
+        function = self.lib[f"{op}_fuses"]
+        function.restype = c.c_bool
+        return bool(function(c.c_int64(length), c.c_int8(DTYPES[dtype])))
+
     def launched(self) -> set[str]:
         """The names of the kernels that have run, each with its template arguments."""
         self.lib.cuda_on_cpu_launched.restype = c.c_char_p

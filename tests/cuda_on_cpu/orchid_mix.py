@@ -40,12 +40,6 @@ class Backward(c.Structure):
     _fields_ = [("arrays", conditioned_conv.Backward), ("mix", OrchidMix)]
 
 
-def fuses(device: Device, length: int, dtype: str) -> bool:
-    """Whether there are kernels for this length."""
-    device.lib.orchid_mix_fuses.restype = c.c_bool
-    return bool(device.lib.orchid_mix_fuses(c.c_int64(length), c.c_int8(DTYPES[dtype])))
-
-
 def orchid_mix(
     device: Device,
     tensors: Mapping[str, Tensor],

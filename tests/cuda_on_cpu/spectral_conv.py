@@ -28,12 +28,6 @@ Forward = arrays(*ARGUMENTS, "y")
 Backward = arrays("grad_out", *ARGUMENTS, *(f"grad_{name}" for name in ARGUMENTS))
 
 
-def fuses(device: Device, length: int, dtype: str) -> bool:
-    """Whether there are kernels for this length."""
-    device.lib.spectral_conv_fuses.restype = c.c_bool
-    return bool(device.lib.spectral_conv_fuses(c.c_int64(length), c.c_int8(DTYPES[dtype])))
-
-
 def spectral_conv(
     device: Device,
     tensors: Mapping[str, Tensor],
