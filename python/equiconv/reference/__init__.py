@@ -9,6 +9,7 @@ __all__ = [
     "fft_conv_packed",
     "fibre_conv",
     "gate",
+    "implicit_filter",
     "long_conv_step",
     "orchid",
     "orchid_mix",
