@@ -20,6 +20,7 @@ from . import (
     model_conditioned_conv,
     model_fft_conv,
     model_gate,
+    model_implicit_filter,
     model_long_conv_step,
     model_orchid_mix,
     model_pair_invariants,
@@ -87,6 +88,7 @@ MODELS: dict[str, Callable[[Case, Device], Prediction]] = {
     "conditioned_conv": model_conditioned_conv.predict,
     "long_conv_step": model_long_conv_step.predict,
     "orchid_mix": model_orchid_mix.predict,
+    "implicit_filter": model_implicit_filter.predict,
 }
 
 __all__ = ["MODELS", "OPS", "PRESETS"]

@@ -18,6 +18,7 @@ from . import (
     harness,
     model,
     model_conditioned_conv,
+    model_implicit_filter,
     model_long_conv_step,
     model_orchid_mix,
     model_pair_invariants,
@@ -162,6 +163,7 @@ SIZED: dict[str, Sequence[Case]] = {
     "conditioned_conv": model_conditioned_conv.CASES,
     "long_conv_step": model_long_conv_step.CASES,
     "orchid_mix": model_orchid_mix.CASES,
+    "implicit_filter": model_implicit_filter.CASES,
 }
 
 

@@ -83,6 +83,20 @@ def step_cases(device: str) -> list[Case]:
     return [case, replace(case, dtype="bfloat16")]
 
 
+def filter_cases(device: str) -> list[Case]:
+    """implicit_filter of 256 channels, 128 wide; without a GPU in small."""
+    lengths, channels = ((4 * KIB, 16 * KIB, 64 * KIB), 256) if device == "cuda" else ((100,), 8)
+    return [
+        Case(
+            op="implicit_filter", length=length, batch=1, channels=channels, filter="shared", gates=False,
+            direction=direction, dtype=dtype, device=device,
+        )
+        for length in lengths
+        for direction in DIRECTIONS
+        for dtype in ("float32", "bfloat16")
+    ]  # fmt: skip
+
+
 def mix_cases(device: str, elements: int = ELEMENTS["cuda"]) -> list[MixCase]:
     """orchid_mix of both types where it has kernels, L = 4k."""
     length = min(4 * KIB, elements)

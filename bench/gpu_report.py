@@ -59,6 +59,15 @@ def lines(device: str, rows: list[dict[str, Any]]) -> Iterator[str]:
         cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
         yield f"| {' | '.join(cells)} |"
     yield ""
+    yield f"| {DEVICES[device].name}, implicit_filter of L × D | | dtype | predicted | binds | measured |"
+    yield "|---|---|---|---|---|---|"
+    for case in gpu_cases.filter_cases("cuda"):
+        prediction = MODELS[case.op](case, DEVICES[device])
+        both = "forward and backward" if case.direction == "backward" else "forward"
+        cells = [f"{size(case.length)} × {case.channels}", both, case.dtype]
+        cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
+        yield f"| {' | '.join(cells)} |"
+    yield ""
     yield f"| {DEVICES[device].name}, pair_invariants of pairs × O | | dtype | predicted | binds | measured |"
     yield "|---|---|---|---|---|---|"
     for case in gpu_cases.invariants_cases("cuda"):
