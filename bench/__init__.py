@@ -10,6 +10,7 @@ from types import ModuleType
 from . import (
     bench_conditioned_conv,
     bench_gate,
+    bench_implicit_filter,
     bench_long_conv_step,
     bench_orchid,
     bench_pair_invariants,
@@ -33,6 +34,7 @@ from . import (
 from .bench_conditioned_conv import CONDITIONED_CONV
 from .bench_fft_conv import FFT_CONV
 from .bench_gate import GATE
+from .bench_implicit_filter import IMPLICIT_FILTER
 from .bench_long_conv_step import LONG_CONV_STEP
 from .bench_orchid import ORCHID
 from .bench_orchid_mix import ORCHID_MIX
@@ -54,6 +56,7 @@ OPS: dict[str, Op] = {
         SHORT_CONV,
         SHORT_CONV_GATED,
         LONG_CONV_STEP,
+        IMPLICIT_FILTER,
         GATE,
         ORCHID,
         ORCHID_MIX,
@@ -70,6 +73,7 @@ PRESETS: dict[str, ModuleType] = {
     "short_conv": bench_short_conv,
     "long_conv_step": bench_long_conv_step,
     "gate": bench_gate,
+    "implicit_filter": bench_implicit_filter,
     "orchid": bench_orchid,
     "pair_message": bench_pair_message,
     "pair_moments": bench_pair_moments,

@@ -160,6 +160,9 @@ def groups(
         [Entry(case, contestant) for contestant in ("equiconv", "parts", "eager")]
         for case in mix_cases(device, elements)
     ]
+    plan += [
+        [Entry(case, contestant) for contestant in ("equiconv", "eager")] for case in filter_cases(device)
+    ]
     plan += pair_groups(device)
     plan += [
         [Entry(case, contestant) for contestant in ("equiconv", "eager")] for case in invariants_cases(device)

@@ -62,6 +62,9 @@ SMALL += tuple(
 )  # fmt: skip
 # long_conv_step: squares of products, and from 512 tokens on of transforms.
 STEPS = Case(op="long_conv_step", length=150, batch=3, channels=24, layout="bld", filter="shared")
+FILTER = Case(
+    op="implicit_filter", length=150, batch=1, channels=24, filter="shared", gates=False, direction="backward"
+)
 # One of each other op that has kernels.
 SMALL += (
     GateCase(length=40, channels=24, direction="backward"),
@@ -73,6 +76,7 @@ SMALL += (
     STEPS,
     replace(STEPS, length=640, batch=1, channels=40, dtype="bfloat16", gates=False),
     replace(STEPS, channels=5, filter="per-sample", dtype="float64"),
+    FILTER,
     ConditionedCase(length=128, batch=2, channels=3, direction="backward"),
     ConditionedCase(length=256, batch=2, channels=3, keyed=True, direction="backward"),
     MixCase(length=128, batch=2, channels=8, direction="backward"),
@@ -348,7 +352,7 @@ def tables(rows: list[dict[str, Any]], ceilings: Mapping[str, float]) -> list[li
 def steps(job: Job) -> list[tuple[str, dict[str, Tensor], Step]]:
     """Calls with the tensors that they read."""
     made = []
-    for case in (SMALL[0], SMALL[1], SMALL[4], SMALL[6], STEPS):
+    for case in (SMALL[0], SMALL[1], SMALL[4], SMALL[6], FILTER, STEPS):
         for direction in harness.DIRECTIONS if case is not STEPS else ("forward",):
             here = replace(case, direction=direction, device=job.device)
             op = OPS[here.op]

@@ -19,8 +19,8 @@ from torch import Tensor
 
 
 class RowKernels:
-    """longest: a sample of float32. another: one of a length that has no kernels. ordered, raced, alone: names
-    of samples, for the tests below."""
+    """longest: a sample of float32. another: of a length that has no kernels. ordered, raced, alone: names of
+    samples, for the tests below."""
 
     op: ClassVar[contract.Op]
     longest: ClassVar[Sample]

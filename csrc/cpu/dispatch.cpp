@@ -3,6 +3,7 @@
 #include "conditioned_conv.h"
 #include "fft_conv.h"
 #include "gate.h"
+#include "implicit_filter.h"
 #include "long_conv_step.h"
 #include "orchid_mix.h"
 #include "pair_invariants.h"
@@ -34,6 +35,7 @@ extern const ConditionedConvKernels conditioned_conv;
 extern const OrchidMixKernels orchid_mix;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
+extern const ImplicitFilterKernels implicit_filter;
 extern const LongConvStepKernels long_conv_step;
 extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
@@ -47,6 +49,7 @@ extern const ConditionedConvKernels conditioned_conv;
 extern const OrchidMixKernels orchid_mix;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
+extern const ImplicitFilterKernels implicit_filter;
 extern const LongConvStepKernels long_conv_step;
 extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
@@ -59,6 +62,7 @@ extern const ConditionedConvKernels conditioned_conv;
 extern const OrchidMixKernels orchid_mix;
 extern const PairMessageKernels pair_message;
 extern const GateKernels gate;
+extern const ImplicitFilterKernels implicit_filter;
 extern const LongConvStepKernels long_conv_step;
 extern const ShortConvKernels short_conv;
 extern const PairMomentsKernels pair_moments;
@@ -105,6 +109,10 @@ const LongConvStepKernels& long_conv_step() {
 
 const ShortConvKernels& short_conv() {
   return choose(baseline::short_conv, avx2::short_conv, avx512::short_conv);
+}
+
+const ImplicitFilterKernels& implicit_filter() {
+  return choose(baseline::implicit_filter, avx2::implicit_filter, avx512::implicit_filter);
 }
 
 const PairMomentsKernels& pair_moments() {

@@ -51,9 +51,6 @@ ImplicitFilter check(const Given& given) {
                             given.inner_weight.size(0), given.output_weight.size(0)};
   if (size.features < 1)
     refuse(kOp, ": features must be (L, E) with E at least 1, but has shape ", text(features.sizes()));
-  if (size.order < 1)
-    refuse(kOp, ": first_weight must be (H, E) with H at least 1, but has shape ",
-           text(given.first_weight.sizes()));
   check_like("first_weight", given.first_weight, features, {size.order, size.features});
   check_like("first_bias", given.first_bias, features, {size.order});
   check_like("inner_weight", given.inner_weight, features, {size.inner, size.order, size.order});
@@ -87,7 +84,10 @@ Kernels kernels() { return {}; }
 const cpu::ImplicitFilterKernels& kernels() { return cpu::implicit_filter(); }
 #endif
 
-bool is_empty(const ImplicitFilter& size) { return size.length == 0 || size.channels == 0; }
+// Nothing is summed: what is not empty itself is zero.
+bool is_empty(const ImplicitFilter& size) {
+  return size.length == 0 || size.order == 0 || size.channels == 0;
+}
 
 Tensor implicit_filter(const Tensor& features, const Tensor& first_weight, const Tensor& first_bias,
                        const Tensor& inner_weight, const Tensor& inner_bias, const Tensor& output_weight,
@@ -95,8 +95,8 @@ Tensor implicit_filter(const Tensor& features, const Tensor& first_weight, const
   const ImplicitFilter size =
       check({features, first_weight, first_bias, inner_weight, inner_bias, output_weight, rates});
   const std::int64_t shape[] = {size.channels, size.length};
+  if (is_empty(size)) return torch::stable::new_zeros(features, {shape, 2});
   const Tensor filter = torch::stable::new_empty(features, {shape, 2});
-  if (is_empty(size)) return filter;
   launch(features, kernels().forward_scratch, kernels().forward, size,
          ImplicitFilterForward{read(features, kNone, 1, 0), read(first_weight, kNone, 0, 1),
                                read(first_bias, kNone, 0, kNone), read(inner_weight, 0, 1, 2),
@@ -105,19 +105,26 @@ Tensor implicit_filter(const Tensor& features, const Tensor& first_weight, const
   return filter;
 }
 
-// The gradients of the weights and biases, in their order.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> implicit_filter_backward(
+// The gradients of weights and biases, all of them made if one is needed; in the place of others, of features
+// and rates always, a tensor of shape (0,).
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> implicit_filter_backward(
     const Tensor& grad_out, const Tensor& features, const Tensor& first_weight, const Tensor& first_bias,
-    const Tensor& inner_weight, const Tensor& inner_bias, const Tensor& output_weight, const Tensor& rates) {
+    const Tensor& inner_weight, const Tensor& inner_bias, const Tensor& output_weight, const Tensor& rates,
+    bool need_features, bool need_first_weight, bool need_first_bias, bool need_inner_weight,
+    bool need_inner_bias, bool need_output_weight, bool need_rates) {
   const ImplicitFilter size =
       check({features, first_weight, first_bias, inner_weight, inner_bias, output_weight, rates});
   check_like("grad_out", grad_out, features, {size.channels, size.length});
+  if (need_features || need_rates)
+    refuse(kOp, ": need_", need_features ? "features" : "rates", " must be False, but is True");
   const bool empty = is_empty(size);
+  const auto none = [&] { return gradient_of(features, false, empty, features); };
   const auto gradient = [&](const Tensor& t) { return gradient_of(t, true, empty, features); };
   const Tensor grad_first_weight = gradient(first_weight), grad_first_bias = gradient(first_bias),
                grad_inner_weight = gradient(inner_weight), grad_inner_bias = gradient(inner_bias),
                grad_output_weight = gradient(output_weight);
-  if (!empty)
+  if (!empty &&
+      (need_first_weight || need_first_bias || need_inner_weight || need_inner_bias || need_output_weight))
     launch(features, kernels().backward_scratch, kernels().backward, size,
            ImplicitFilterBackward{
                read(grad_out, kNone, 0, 1), read(features, kNone, 1, 0), read(first_weight, kNone, 0, 1),
@@ -126,7 +133,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> implicit_filter_backward(
                write(grad_first_weight, kNone, 0, 1), write(grad_first_bias, kNone, 0, kNone),
                write(grad_inner_weight, 0, 1, 2), write(grad_inner_bias, 0, 1, kNone),
                write(grad_output_weight, kNone, 0, 1)});
-  return {grad_first_weight, grad_first_bias, grad_inner_weight, grad_inner_bias, grad_output_weight};
+  const auto needed = [&](bool need, const Tensor& made) { return need ? made : none(); };
+  return {none(),
+          needed(need_first_weight, grad_first_weight),
+          needed(need_first_bias, grad_first_bias),
+          needed(need_inner_weight, grad_inner_weight),
+          needed(need_inner_bias, grad_inner_bias),
+          needed(need_output_weight, grad_output_weight),
+          none()};
 }
 
 }  // namespace
@@ -139,8 +153,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(equiconv, m)
       "Tensor inner_bias, Tensor output_weight, Tensor rates) -> Tensor");
   m.def(
       "implicit_filter_backward(Tensor grad_out, Tensor features, Tensor first_weight, Tensor first_bias, "
-      "Tensor inner_weight, Tensor inner_bias, Tensor output_weight, Tensor rates) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor inner_weight, Tensor inner_bias, Tensor output_weight, Tensor rates, bool need_features, "
+      "bool need_first_weight, bool need_first_bias, bool need_inner_weight, bool need_inner_bias, "
+      "bool need_output_weight, bool need_rates) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 #endif
 

@@ -49,6 +49,7 @@ from .ops.fft_conv import fft_conv  # noqa: E402  the ops wrap what the librarie
 from .ops.fft_conv_packed import fft_conv_packed  # noqa: E402
 from .ops.fibre_conv import fibre_conv  # noqa: E402
 from .ops.gate import gate  # noqa: E402
+from .ops.implicit_filter import implicit_filter  # noqa: E402
 from .ops.pair_basis import BasisNetwork, pair_basis  # noqa: E402
 from .ops.pair_invariants import fibre_invariants, pair_invariants  # noqa: E402
 from .ops.pair_message import pair_message  # noqa: E402
@@ -69,6 +70,7 @@ __all__ = [
     "fibre_invariants",
     "gate",
     "geometry",
+    "implicit_filter",
     "nn",
     "pair_basis",
     "pair_invariants",

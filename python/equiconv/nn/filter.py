@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from ..ops.check import one_of, require
+from ..ops.implicit_filter import implicit_filter
 
 
 class ExplicitFilter(nn.Module):
@@ -122,22 +122,29 @@ class ImplicitFilter(nn.Module):
             self.omega.fill_(self.first_omega)
 
     def forward(self, length: int) -> Tensor:
-        """(D, length), or two-sided (D, 2 length - 1).
-
-        One-sided it is a transposed view of (length, D), which the ops read as it is.
-        """
-        _check_length("ImplicitFilter", "length", length, self.max_length)
-        features = self.features[:length].to(self.omega.dtype)
-        h = features
-        for layer in (self.input, *self.inner):
-            # ω (W h + b), without passes over all positions for ω
-            h = torch.sin(linear(h, self.omega[:, None] * layer.weight, self.omega * layer.bias))
-        window = (-features[:, :1] * self.rates).exp_()
+        """(D, length), or two-sided (D, 2 length - 1)."""
+        taps = implicit_filter(*self.network(length))
         if not self.two_sided:
-            filter: Tensor = self.output(h).mul_(window)  # nothing wants the product itself: no second tensor
-            return filter.mT
-        ahead, behind = (part * window for part in self.output(h).chunk(2, dim=-1))
-        return torch.cat([behind.flip(0), ahead])[1:].mT  # without lag -length
+            return taps
+        ahead, behind = taps.chunk(2)
+        return torch.cat([behind.flip(1), ahead], dim=1)[:, 1:]  # without lag -length
+
+    def network(self, length: int) -> tuple[Tensor, ...]:
+        """The arguments of :func:`equiconv.implicit_filter`, ω folded into weights and biases."""
+        _check_length("ImplicitFilter", "length", length, self.max_length)
+        dtype, order = self.omega.dtype, len(self.omega)
+        layers = [(self.omega[:, None] * layer.weight, self.omega * layer.bias) for layer in self._sines()]
+        (first_weight, first_bias), *inner = layers
+        weights = torch.stack([w for w, _ in inner]) if inner else self.omega.new_empty(0, order, order)
+        biases = torch.stack([b for _, b in inner]) if inner else self.omega.new_empty(0, order)
+        rates = self.rates.to(dtype)
+        return (
+            *(self.features[:length].to(dtype), first_weight, first_bias, weights, biases),
+            *(self.output.weight, rates.repeat(2) if self.two_sided else rates),
+        )
+
+    def _sines(self) -> tuple[Any, ...]:
+        return self.input, *self.inner
 
 
 FILTERS = {"implicit": ImplicitFilter, "explicit": ExplicitFilter}

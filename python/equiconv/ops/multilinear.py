@@ -27,7 +27,7 @@ from torch import Tensor
 from . import registration
 from .check import MaybeTensor
 
-__all__ = ["ClosedOp", "MultilinearOp", "Tensors", "total"]
+__all__ = ["ClosedOp", "MultilinearOp", "Tensors", "changes_of", "total"]
 
 Tensors = Sequence[MaybeTensor]
 
@@ -314,6 +314,38 @@ def total(terms: Iterable[MaybeTensor]) -> MaybeTensor:
     """The sum of the terms that are there; None if none is."""
     present = [term for term in terms if term is not None]
     return functools.reduce(torch.add, present) if present else None
+
+
+def changes_of(
+    function: Callable[..., Tensor], grad_out: MaybeTensor, tensors: Tensors, changes: Tensors
+) -> list[MaybeTensor]:
+    """What the result of a function in plain PyTorch and each of its gradients change by, for changes of its
+    arguments: the derivative of ⟨changes, gradients⟩ by grad_out (None: zeros) and the arguments."""
+    present = [i for i, t in enumerate(tensors) if t is not None]
+
+    def out(*given: Tensor) -> Tensor:
+        placed: list[MaybeTensor] = [None] * len(tensors)
+        for i, tensor in zip(present, given, strict=True):
+            placed[i] = tensor
+        return function(*placed)
+
+    def gradients(grad_out: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        _, pull = torch.func.vjp(out, *given)  # type: ignore[misc]
+        return pull(grad_out)  # type: ignore[no-any-return]
+
+    given = [tensors[i] for i in present]
+    if grad_out is None:
+        grad_out = torch.zeros_like(function(*tensors))
+    _, pull = torch.func.vjp(gradients, grad_out, *given)  # type: ignore[misc]
+    directions = tuple(
+        torch.zeros_like(tensors[i]) if changes[i] is None else changes[i]  # type: ignore[arg-type]
+        for i in present
+    )
+    change, *of_gradients = pull(directions)
+    made: list[MaybeTensor] = [change, *(None for _ in tensors)]
+    for i, of_gradient in zip(present, of_gradients, strict=True):
+        made[1 + i] = of_gradient
+    return made
 
 
 def _only(grads: tuple[Tensor, ...], needs: Sequence[bool]) -> tuple[MaybeTensor, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..reference import pair_invariants as reference
 from . import registration
 from .check import MaybeTensor, check_floating, check_kind, one_of, refuse_elsewhere, require, text
-from .multilinear import ClosedOp, Tensors
+from .multilinear import ClosedOp, Tensors, changes_of
 
 __all__ = ["fibre_invariants", "pair_invariants"]
 
@@ -399,33 +399,7 @@ def _gradient_of_grid(grad_out: Tensor, tensors: Tensors, rest: tuple[Any, ...])
 def _changes_of_reference(
     grad_out: MaybeTensor, tensors: Tensors, rest: tuple[Any, ...], changes: Tensors
 ) -> list[MaybeTensor]:
-    """What the result and every gradient change by, in plain PyTorch: the derivative of ⟨changes, gradients⟩
-    by grad_out and the arguments."""
-    present = [i for i, t in enumerate(tensors) if t is not None]
-
-    def gradients(grad_out: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-        def out(*given: Tensor) -> Tensor:
-            placed: list[MaybeTensor] = [None] * len(tensors)
-            for i, tensor in zip(present, given, strict=True):
-                placed[i] = tensor
-            return _reference(placed, rest)
-
-        _, pull = torch.func.vjp(out, *given)  # type: ignore[misc]
-        return pull(grad_out)  # type: ignore[no-any-return]
-
-    given = [tensors[i] for i in present]
-    if grad_out is None:
-        grad_out = torch.zeros_like(_reference(tensors, rest))
-    _, pull = torch.func.vjp(gradients, grad_out, *given)  # type: ignore[misc]
-    directions = tuple(
-        torch.zeros_like(tensors[i]) if changes[i] is None else changes[i]  # type: ignore[arg-type]
-        for i in present
-    )
-    change, *of_gradients = pull(directions)
-    made: list[MaybeTensor] = [change, *(None for _ in tensors)]
-    for i, of_gradient in zip(present, of_gradients, strict=True):
-        made[1 + i] = of_gradient
-    return made
+    return changes_of(lambda *given: _reference(given, rest), grad_out, tensors, changes)
 
 
 def _differentiable_tangent(grad_out: MaybeTensor, *args: Any) -> tuple[Tensor, ...]:

@@ -18,8 +18,8 @@ def implicit_filter(
     output_weight: Tensor,
     rates: Tensor,
 ) -> Tensor:
-    """filter[d, i] = exp(-t_i rates[d]) (output_weight h_i)[d], t = features[:, 0], where h_i is what sines of
-    linear layers make of features[i]: the first layer, then those of inner_weight and inner_bias.
+    """filter[d, i] = exp(-t_i rates[d]) (output_weight h_i)[d], t = features[:, 0], where h_i is what sines
+    of linear layers make of features[i]: the first layer, then those of inner_weight and inner_bias.
 
     features: (L, E), first_weight: (H, E), first_bias: (H,), inner_weight: (M, H, H), inner_bias: (M, H),
     output_weight: (D, H), rates: (D,). Returns (D, L). Half types are computed in float32 and rounded once.
@@ -30,5 +30,5 @@ def implicit_filter(
     h = torch.sin(linear(z, first_weight.to(wide), first_bias.to(wide)))
     for weight, bias in zip(inner_weight.to(wide).unbind(), inner_bias.to(wide).unbind(), strict=True):
         h = torch.sin(linear(h, weight, bias))
-    window = torch.exp(-rates.to(wide)[:, None] * z[:, 0])
-    return (window * linear(output_weight.to(wide), h)).to(dtype)
+    window = torch.exp(-z[:, :1] * rates.to(wide))
+    return (linear(h, output_weight.to(wide)) * window).mT.to(dtype)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn import ImplicitFilter, ShortConv
 from ..nn import Orchid as Parameters
-from ..nn import ShortConv
+from .implicit_filter import implicit_filter
 
 __all__ = ["Orchid"]
 
@@ -26,8 +27,8 @@ class Orchid(Parameters):
             residual, length = self.residual, x.shape[1]
             assert residual.filter is not None
             assert residual.skip is not None
-            taps = torch.fft.rfft(residual.filter(length), n=length)
-            y = y + torch.fft.irfft(taps * torch.fft.rfft(x.mT), n=length).mT + residual.skip * x
+            spectrum = torch.fft.rfft(taps(residual.filter, length), n=length)
+            y = y + torch.fft.irfft(spectrum * torch.fft.rfft(x.mT), n=length).mT + residual.skip * x
         out: Tensor = self.out_linear(y)
         return out
 
@@ -49,10 +50,17 @@ class Orchid(Parameters):
             filter = self.frequency_filter * length ** (-0.5 if self.key is None else -1.0)
             spectrum = frequency_conv(spectrum, filter, self.frequency_bias, length)
         if self.filter is not None:
-            spectrum = spectrum + torch.fft.rfft(self.filter(length), n=length)
+            spectrum = spectrum + torch.fft.rfft(taps(self.filter, length), n=length)
         y = torch.fft.irfft(spectrum * torch.fft.rfft(u), n=length) + self.skip[:, None] * u
         mixed: Tensor = (x0 * y).mT
         return mixed
+
+
+def taps(filter: nn.Module, length: int) -> Tensor:
+    made: Tensor = (
+        implicit_filter(*filter.network(length)) if isinstance(filter, ImplicitFilter) else filter(length)
+    )
+    return made
 
 
 def condition(network: nn.Module, w: Tensor) -> Tensor:
