@@ -97,20 +97,32 @@ inline double factor_turns(int radix, int i, double t) {
   return size / 2 * (t + double(j) / radix);
 }
 
+// (a, c) of block J of level S: to a + r c and a - r c.
+template <int R, bool Unit, int S, int J, class V, class F>
+EQUICONV_INLINE void split_pair(Number<V>& a, Number<V>& c, const Number<F>* f) {
+  constexpr int first = S == R ? 0 : R / (2 * S);
+  constexpr bool turned = S < R && J >= first;
+  constexpr int index = S == R ? 0 : first + (turned ? J - first : J);
+  const Number<V> r = factor<V>(f[index]);
+  const Number<V> b = turned ? times_minus_i(c) : c;
+  const Number<V> rb = Unit && index == first ? b : r * b;
+  c = a - rb;
+  a = a + rb;
+}
 template <int R, bool Unit, int S = R, int J = 0, class V, class F>
 EQUICONV_INLINE void split_by_halves(Number<V>* a, const Number<F>* f) {
-  if constexpr (S > 1) {
-    constexpr int half = S / 2, first = S == R ? 0 : R / (2 * S);
-    constexpr bool turned = S < R && J >= first;
-    constexpr int index = S == R ? 0 : first + (turned ? J - first : J);
-    const Number<V> r = factor<V>(f[index]);
-#pragma GCC unroll 8
-    for (int j = 0; j < half; ++j) {
-      const Number<V> b = turned ? times_minus_i(a[j + half]) : a[j + half];
-      const Number<V> rb = Unit && index == first ? b : r * b;
-      a[j + half] = a[j] - rb;
-      a[j] = a[j] + rb;
+  if constexpr (S == 8 && !kManyRegisters) {  // two levels of four numbers, so that these stay in registers
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      split_pair<R, Unit, 8, J>(a[j], a[j + 4], f), split_pair<R, Unit, 8, J>(a[j + 2], a[j + 6], f);
+      split_pair<R, Unit, 4, J>(a[j], a[j + 2], f), split_pair<R, Unit, 4, J + R / 8>(a[j + 4], a[j + 6], f);
     }
+    split_by_halves<R, Unit, 2, J>(a, f), split_by_halves<R, Unit, 2, J + R / 4>(a + 2, f);
+    split_by_halves<R, Unit, 2, J + R / 8>(a + 4, f), split_by_halves<R, Unit, 2, J + R * 3 / 8>(a + 6, f);
+  } else if constexpr (S > 1) {
+    constexpr int half = S / 2;
+#pragma GCC unroll 8
+    for (int j = 0; j < half; ++j) split_pair<R, Unit, S, J>(a[j], a[j + half], f);
     split_by_halves<R, Unit, half, J>(a, f);
     split_by_halves<R, Unit, half, J + R / S>(a + half, f);
   }
@@ -207,12 +219,14 @@ EQUICONV_INLINE void with_dft_radix(int radix, F f) {
   }
 }
 
-// Radices whose product is n, fewest first; empty if n has a prime factor above 7 (or is 1).
+// Radices whose product is n, as few as registers make worth it, the largest power of two first; empty if n
+// has a prime factor above 7 (or is 1).
 inline std::vector<int> dft_radices(std::int64_t n) {
   std::vector<int> radices;
+  constexpr int most = kManyRegisters ? 4 : 3;  // halvings of a pass
   int halvings = 0;
   for (; n % 2 == 0; n /= 2) ++halvings;
-  for (int passes = (halvings + 3) / 4; passes; --passes) {
+  for (int passes = (halvings + most - 1) / most; passes; --passes) {
     const int step = (halvings + passes - 1) / passes;
     radices.push_back(1 << step), halvings -= step;
   }

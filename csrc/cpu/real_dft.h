@@ -126,19 +126,23 @@ class AlongRealDft {
                       const Team& team) const {
     for (const Plane<T>& z : in) z.re[n_] = z.re[0], z.im[n_] = z.im[0];
     team.ranges(n_ / 2 / W, [&](std::int64_t begin, std::int64_t end) __attribute__((noinline)) {
+      const auto from = in;  // copies: for all a compiler knows, the loop stores to what it refers to
+      const auto to = out;
+      const Number<Vec<T>>* const twiddles = twiddles_.data();
+      const std::int64_t n = n_;
       for (std::int64_t v = begin; v < end; ++v) {
-        const std::int64_t k = v * W, mirror = n_ - k - W + 1;
-        const Number<Vec<T>> w = factor<Vec<T>>(twiddles_[std::size_t(v)]);
+        const std::int64_t k = v * W, mirror = n - k - W + 1;
+        const Number<Vec<T>> w = factor<Vec<T>>(twiddles[v]);
         std::array<Number<Vec<T>>, kIn> a, b;
         std::array<Number<Vec<T>>, kOut> p, q;
         for (int i = 0; i < kIn; ++i) {
-          a[i] = at(in[i], k), b[i] = backwards(in[i], mirror);
+          a[i] = at(from[i], k), b[i] = backwards(from[i], mirror);
           unpack(a[i], b[i], w);
         }
         f(a, p, Access<false>{k}), f(b, q, Access<true>{mirror});
         for (int i = 0; i < kOut; ++i) {
           pack(p[i], q[i], w);
-          at(out[i], k, p[i]), backwards(out[i], mirror, q[i]);
+          at(to[i], k, p[i]), backwards(to[i], mirror, q[i]);
         }
       }
     });
