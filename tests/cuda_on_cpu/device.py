@@ -91,7 +91,8 @@ class Device:
         """Offset in the library, and name, of every function."""
         symbols = subprocess.check_output(["nm", "-C", "--defined-only", str(self.path)], text=True)
         lines = (line.split(maxsplit=2) for line in symbols.splitlines())
-        return {int(at, 16): name.replace("(anonymous namespace)::", "") for at, kind, name in lines}
+        code = (line for line in lines if line[1] in "tTwW")  # a thread's data have offsets of their own
+        return {int(at, 16): name.replace("(anonymous namespace)::", "") for at, _, name in code}
 
     def fuses(self, op: str, length: int, dtype: str) -> bool:
         """Whether an op that has kernels for some lengths has them for this one."""
