@@ -35,7 +35,7 @@ def arguments(length: int, channels: int) -> dict[str, Tensor]:
 
 def of(case: Case, names: Iterable[str]) -> Inputs:
     given = arguments(case.length, case.channels)
-    return {name: given[name].to(case.device, DTYPES[case.dtype]) for name in names}
+    return {name: given[name].detach().clone().to(case.device, DTYPES[case.dtype]) for name in names}
 
 
 IMPLICIT_FILTER = Op(
