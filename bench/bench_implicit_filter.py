@@ -47,6 +47,7 @@ IMPLICIT_FILTER = Op(
 )
 
 THREADS = 2
+PROMISES: tuple[Promise, ...] = ()
 LENGTHS = (1024, 4096, 16384)
 
 
@@ -60,9 +61,6 @@ def case(length: int, direction: str) -> Case:
         gates=False,
         direction=direction,
     )
-
-
-PROMISES: tuple[Promise, ...] = ()
 
 
 def groups() -> list[list[Entry]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,8 @@ def lines(device: str, rows: list[dict[str, Any]]) -> Iterator[str]:
                 cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
                 yield f"| {' | '.join(cells)} |"
     yield ""
-    yield f"| {DEVICES[device].name}, gate of rows × D | | dtype | predicted | binds | measured |"
-    yield "|---|---|---|---|---|---|"
-    for case in gpu_cases.gate_cases("cuda"):
-        prediction = MODELS[case.op](case, DEVICES[device])
-        both = "forward and backward" if case.direction == "backward" else "forward"
-        cells = [f"{size(case.length)} × {case.channels}", both, case.dtype]
-        cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
-        yield f"| {' | '.join(cells)} |"
+    gates = [(f"{size(case.length)} × {case.channels}", case) for case in gpu_cases.gate_cases("cuda")]
+    yield from sized("gate of rows × D", gates, device, rows)
     yield ""
     yield f"| {DEVICES[device].name}, L | B × D | op | | dtype | layout | predicted | binds | measured |"
     yield "|---|---|---|---|---|---|---|---|---|"
@@ -59,22 +53,30 @@ def lines(device: str, rows: list[dict[str, Any]]) -> Iterator[str]:
         cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
         yield f"| {' | '.join(cells)} |"
     yield ""
-    yield f"| {DEVICES[device].name}, implicit_filter of L × D | | dtype | predicted | binds | measured |"
-    yield "|---|---|---|---|---|---|"
-    for case in gpu_cases.filter_cases("cuda"):
-        prediction = MODELS[case.op](case, DEVICES[device])
-        both = "forward and backward" if case.direction == "backward" else "forward"
-        cells = [f"{size(case.length)} × {case.channels}", both, case.dtype]
-        cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
-        yield f"| {' | '.join(cells)} |"
+    filters = [(f"{size(case.length)} × {case.channels}", case) for case in gpu_cases.filter_cases("cuda")]
+    yield from sized("implicit_filter of L × D", filters, device, rows)
     yield ""
-    yield f"| {DEVICES[device].name}, pair_invariants of pairs × O | | dtype | predicted | binds | measured |"
+    pairs = [(f"{case.length} × {case.orientations}", case) for case in gpu_cases.invariants_cases("cuda")]
+    yield from sized("pair_invariants of pairs × O", pairs, device, rows)
+
+
+def sized(
+    title: str, cases: Iterable[tuple[str, Case]], device: str, rows: list[dict[str, Any]]
+) -> Iterator[str]:
+    """Of an op whose cases differ in sizes, direction and dtype."""
+    yield f"| {DEVICES[device].name}, {title} | | dtype | predicted | binds | measured |"
     yield "|---|---|---|---|---|---|"
-    for case in gpu_cases.invariants_cases("cuda"):
+    for sizes, case in cases:
         prediction = MODELS[case.op](case, DEVICES[device])
         both = "forward and backward" if case.direction == "backward" else "forward"
-        cells = [f"{case.length} × {case.orientations}", both, case.dtype]
-        cells += [milliseconds(prediction.floor), prediction.binds, measured(case, rows)]
+        cells = [
+            sizes,
+            both,
+            case.dtype,
+            milliseconds(prediction.floor),
+            prediction.binds,
+            measured(case, rows),
+        ]
         yield f"| {' | '.join(cells)} |"
 
 

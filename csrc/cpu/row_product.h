@@ -1,6 +1,6 @@
 // The two products of pair_message in registers, for any type and processor: rows times a packed matrix, a
-// tile of rows at a time, and sums of outer products of rows. row_product_amx.h has the same on a matrix
-// unit, row_product_dot.h the first by dot products.
+// tile of rows at a time, and sums of outer products of rows, as implicit_filter has them. row_product_amx.h
+// has the same on a matrix unit, row_product_dot.h the first by dot products.
 #pragma once
 #include <cstdint>
 

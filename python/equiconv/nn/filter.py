@@ -133,18 +133,17 @@ class ImplicitFilter(nn.Module):
         """The arguments of :func:`equiconv.implicit_filter`, ω folded into weights and biases."""
         _check_length("ImplicitFilter", "length", length, self.max_length)
         dtype, order = self.omega.dtype, len(self.omega)
-        layers = [(self.omega[:, None] * layer.weight, self.omega * layer.bias) for layer in self._sines()]
+        layers = [
+            (self.omega[:, None] * layer.weight, self.omega * layer.bias)
+            for layer in (self.input, *self.inner)
+        ]
         (first_weight, first_bias), *inner = layers
         weights = torch.stack([w for w, _ in inner]) if inner else self.omega.new_empty(0, order, order)
         biases = torch.stack([b for _, b in inner]) if inner else self.omega.new_empty(0, order)
-        rates = self.rates.to(dtype)
-        return (
-            *(self.features[:length].to(dtype), first_weight, first_bias, weights, biases),
-            *(self.output.weight, rates.repeat(2) if self.two_sided else rates),
-        )
-
-    def _sines(self) -> tuple[Any, ...]:
-        return self.input, *self.inner
+        features, rates = self.features[:length].to(dtype), self.rates.to(dtype)
+        if self.two_sided:
+            rates = rates.repeat(2)
+        return features, first_weight, first_bias, weights, biases, self.output.weight, rates
 
 
 FILTERS = {"implicit": ImplicitFilter, "explicit": ExplicitFilter}
